@@ -1,0 +1,45 @@
+"""What every test gets: the markers, the hypothesis profiles, a sensible number of threads, and a header that says
+which kernels were tested."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from lt_nas_ext import ops
+
+# Times vary on shared machines, and PyTorch's first calls are slow: a deadline would fail tests at random.
+settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("slow", settings.get_profile("default"), max_examples=1000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the long sweeps too, and 25 times the examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    profile = "slow" if config.getoption("--slow") else "default"
+    settings.load_profile(os.environ.get("LT_NAS_EXT_TEST_PROFILE", profile))
+    if "OMP_NUM_THREADS" not in os.environ:  # the tests' tensors are small: more threads only wait for each other
+        torch.set_num_threads(min(4, torch.get_num_threads()))
+
+
+def pytest_report_header() -> str:
+    status = ops.status()
+    serving = f"{', '.join(status.build.get('isas', ()))}" if status.active else f"eager twins: {status.reason}"
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return f"lt_nas_ext: {serving}; PyTorch {torch.__version__}, {devices} CUDA device(s)"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    if not config.getoption("--slow"):
+        slow = {item for item in items if item.get_closest_marker("slow")}
+        config.hook.pytest_deselected(items=sorted(slow, key=items.index))
+        items[:] = [item for item in items if item not in slow]
