@@ -1,0 +1,112 @@
+"""The compiled kernels: are they here, do they fit the running PyTorch, and may they serve this call?"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+_EAGER: contextvars.ContextVar[bool] = contextvars.ContextVar("lt_nas_ext_eager", default=False)
+
+
+@dataclass(frozen=True)
+class KernelStatus:
+    """What `lt-nas doctor` prints about the kernels.
+
+    Attributes:
+        active: the compiled operators serve; otherwise their eager twins do.
+        reason: one sentence that says why (not).
+        build: `_C.build_info()` of an active build, otherwise what is known of the inactive one.
+    """
+
+    active: bool
+    reason: str
+    build: dict[str, Any] = field(default_factory=dict)
+
+
+def _public(version: str) -> str:
+    return version.split("+")[0]
+
+
+def _load() -> KernelStatus:
+    """Import `lt_nas_ext._C` only where it was built for the running PyTorch: its C++ interface is not stable."""
+    try:
+        built = importlib.import_module("lt_nas_ext._build_info")
+    except ModuleNotFoundError:
+        return KernelStatus(False, "lt_nas_ext was never built here (a source tree on sys.path?); run `pip install .`")
+    build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION}
+    if not built.KERNELS:
+        return KernelStatus(False, "built as pure Python on request (LT_NAS_EXT_KERNELS=0)", build)
+    if _public(built.TORCH_VERSION) != _public(torch.__version__):
+        return KernelStatus(
+            False,
+            f"the kernels were built for PyTorch {built.TORCH_VERSION}, and PyTorch {torch.__version__} is running; "
+            "reinstall lt_nas_ext in this environment (pip install --no-cache-dir --force-reinstall --no-deps .)",
+            build,
+        )
+    try:
+        extension = importlib.import_module("lt_nas_ext._C")
+    except ImportError as error:
+        return KernelStatus(
+            False, f"the compiled kernels do not load beside PyTorch {torch.__version__}: {error}", build
+        )
+    return KernelStatus(True, "kernels are active", {**build, **extension.build_info()})
+
+
+_STATUS = _load()
+if not _STATUS.active and not _STATUS.reason.startswith("built as pure Python"):
+    if os.environ.get("LT_NAS_EXT_REQUIRE_KERNELS") == "1":
+        raise ImportError(f"LT_NAS_EXT_REQUIRE_KERNELS=1, but {_STATUS.reason}")
+    warnings.warn(
+        f"lt_nas_ext runs on its eager twins (same results, slower): {_STATUS.reason}", RuntimeWarning, stacklevel=2
+    )
+
+
+def status() -> KernelStatus:
+    """Say whether the compiled kernels serve, and why not where they do not.
+
+    >>> from lt_nas_ext import ops
+    >>> isinstance(ops.status().reason, str)
+    True
+    """
+    return _STATUS
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Within this context every operator is its eager twin in plain PyTorch, for tests and comparisons.
+
+    The choice is the calling thread's (and task's) own; other threads keep theirs.
+
+    >>> import torch, lt_nas_ext as lt
+    >>> x, alpha = [torch.ones(2), torch.ones(2)], torch.zeros(2)
+    >>> with lt.ops.eager():
+    ...     lt.ops.mixed_sum(x, alpha)
+    tensor([1., 1.])
+    """
+    token = _EAGER.set(True)
+    try:
+        yield
+    finally:
+        _EAGER.reset(token)
+
+
+@torch.compiler.assume_constant_result  # torch.compile cannot trace a ContextVar: what holds at trace time stays
+def _eager_wanted() -> bool:
+    return _EAGER.get()
+
+
+def use_kernels(tensor: torch.Tensor) -> bool:
+    """Whether the compiled operator serves this tensor's device in this context."""
+    if not _STATUS.active or _eager_wanted():
+        return False
+    if tensor.device.type == "cuda":
+        return bool(_STATUS.build.get("cuda_kernels"))
+    return tensor.device.type in ("cpu", "meta")
