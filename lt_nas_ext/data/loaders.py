@@ -1,0 +1,63 @@
+"""Batches out of memory: no worker processes, no iterator to restart, every epoch reproducible on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from lt_nas_ext.data.datasets import ImageSet
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail.samplers import epoch_order
+
+
+class Batches:
+    """Mini-batches of an `ImageSet`, on the device where its images are.
+
+    Epoch e is a pure function of (seed, e): a resumed run sees what it would have seen. Two streams over the same
+    images (BBN: one instance-sampled, one class-uniform) are two `Batches` with two seeds.
+
+    Args:
+        images: the set.
+        batch_size: images a batch; a smaller set gives one batch of all of it.
+        seed: random seed, ≥ 0.
+        sampler: "instance" (every image once an epoch), "class_uniform", "reverse" or "sqrt" (`class_probabilities`;
+            an epoch then draws as many images as the set has, with replacement).
+        drop_last: leave out the last, smaller batch.
+
+    Attributes:
+        class_counts: images of each label that occurs, 0 … max.
+
+    Raises:
+        UserError: an empty set, batch_size < 1, or as `epoch_order`.
+
+    >>> from lt_nas_ext.data import load
+    >>> batches = Batches(load("digits", imbalance="exp", factor=0.1).train, batch_size=64, seed=0)
+    >>> images, labels = next(batches.epoch(0))
+    >>> len(batches), images.shape, images.dtype
+    (8, torch.Size([64, 1, 8, 8]), torch.uint8)
+    """
+
+    def __init__(
+        self, images: ImageSet, batch_size: int, seed: int = 0, sampler: str = "instance", drop_last: bool = True
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size: got {batch_size}; wanted at least 1")
+        if not len(images):
+            raise UserError("images: the set is empty; there is nothing to make batches of")
+        self.images, self.seed, self.sampler, self.drop_last = images, seed, sampler, drop_last
+        self.batch_size = min(batch_size, len(images))
+        self._labels = images.labels.cpu()
+        self.class_counts = tuple(torch.bincount(self._labels).tolist())
+        epoch_order(self._labels, sampler, seed, 0)  # bad arguments are told now, not in the first epoch
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.images), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of epoch `epoch` from batch `start` on: (B, C, H, W) uint8 images and (B,) labels."""
+        order = epoch_order(self._labels, self.sampler, self.seed, epoch).to(self.images.images.device)
+        for b in range(start, len(self)):
+            chosen = order[b * self.batch_size : (b + 1) * self.batch_size]
+            yield self.images.images[chosen], self.images.labels[chosen]
