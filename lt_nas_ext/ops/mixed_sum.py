@@ -74,7 +74,8 @@ def _present(
         raise UserError("candidates: got one tensor; wanted a list or tuple of tensors (or None), one a candidate")
     if len(candidates) != alpha.numel():
         raise UserError(
-            f"candidates: got {len(candidates)} for alpha of shape {tuple(alpha.shape)}; wanted {alpha.numel()}, row by row"
+            f"candidates: got {len(candidates)} for alpha of shape {tuple(alpha.shape)}; "
+            f"wanted {alpha.numel()}, row by row"
         )
     present: list[torch.Tensor] = []
     slots: list[int] = []
