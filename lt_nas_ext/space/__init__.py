@@ -1,0 +1,27 @@
+"""The search space: genotype, supernet, the network derived from it, and what it is compared with."""
+
+from __future__ import annotations
+
+from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
+from lt_nas_ext.space.derive import RULES, GateTieWarning, derive, random_genotype
+from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
+from lt_nas_ext.space.network import Network, param_count
+from lt_nas_ext.space.per_edge import PerEdgeCell
+from lt_nas_ext.space.supernet import Supernet
+
+__all__ = [
+    "DARTS_V2",
+    "RULES",
+    "CellGenotype",
+    "Edge",
+    "GateTieWarning",
+    "Genotype",
+    "Network",
+    "PerEdgeCell",
+    "ResNet32",
+    "SmallConvNet",
+    "Supernet",
+    "derive",
+    "param_count",
+    "random_genotype",
+]
