@@ -1,0 +1,30 @@
+"""The search loop and the retraining loop: steps, checkpoints, progress, a clean stop. It knows no method by name."""
+
+from __future__ import annotations
+
+from lt_nas_ext.engine.architecture import BASELINES
+from lt_nas_ext.engine.classifier import Classifier, load_classifier
+from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.progress import BarProgress, LogProgress, Progress
+from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
+from lt_nas_ext.engine.retrain_settings import RetrainSettings
+from lt_nas_ext.engine.run_dir import read_config
+from lt_nas_ext.engine.search import SearchResult, run_search
+from lt_nas_ext.engine.stop import Interrupted
+
+__all__ = [
+    "BASELINES",
+    "BarProgress",
+    "Classifier",
+    "Interrupted",
+    "LogProgress",
+    "Progress",
+    "RetrainResult",
+    "RetrainSettings",
+    "SearchResult",
+    "evaluate",
+    "load_classifier",
+    "read_config",
+    "run_retrain",
+    "run_search",
+]

@@ -1,0 +1,92 @@
+"""What a retraining trains: a genotype's network or a baseline, as a value that config.json holds and rebuilds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from torch import nn
+
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.settings import nearest
+from lt_nas_ext.space import DARTS_V2, Genotype, Network, ResNet32, SmallConvNet, random_genotype
+
+SMALL_CONV_CHANNELS = 32
+BASELINES = ("resnet32", "small-conv-net", "darts-v2", "random")
+"""Networks by name: two designed by hand, the DARTS_V2 cells, and a genotype drawn from the run's seed."""
+
+Architecture = dict[str, Any]
+
+
+def describe(
+    what: Genotype | nn.Module | str, channels: int | None, layers: int | None, sizes: tuple[int, int], seed: int
+) -> Architecture:
+    """The description of what is to be trained.
+
+    Args:
+        what: a genotype, a module (described by its class alone), or a name of `BASELINES`.
+        channels: of the network's first layers, or None: those of `sizes` (a genotype) or 32 (small-conv-net).
+        layers: cells of a genotype's network, or None: those of `sizes`.
+        sizes: (channels, layers) of the settings' size.
+        seed: that draws a random genotype.
+
+    Raises:
+        UserError: a name that is no baseline.
+
+    >>> describe("resnet32", None, None, (16, 8), 0)
+    {'name': 'resnet32'}
+    """
+    if isinstance(what, nn.Module):
+        return {"name": "module", "class": type(what).__name__}
+    if what == "resnet32":
+        return {"name": "resnet32"}
+    if what == "small-conv-net":
+        return {"name": "small-conv-net", "channels": channels or SMALL_CONV_CHANNELS}
+    if what == "darts-v2":
+        return _described(DARTS_V2, "darts-v2", channels, layers, sizes)
+    if what == "random":
+        return _described(random_genotype(seed), "random", channels, layers, sizes)
+    if isinstance(what, Genotype):
+        return _described(what, "genotype", channels, layers, sizes)
+    came = repr(what) if isinstance(what, str) else type(what).__name__
+    raise UserError(
+        f"genotype: got {came}; wanted a Genotype, a module, or a baseline: {nearest(str(what), list(BASELINES))}"
+    )
+
+
+def genotype_of(architecture: Architecture) -> Genotype | None:
+    """The genotype of a description, where it has one."""
+    content = architecture.get("genotype")
+    return None if content is None else Genotype.from_json(json.dumps(content))
+
+
+def build_network(architecture: Architecture, num_classes: int, in_channels: int) -> nn.Module:
+    """The network of a description, freshly initialised.
+
+    Raises:
+        UserError: the description is of a user's own module, which only the user can build.
+    """
+    name = architecture["name"]
+    if name == "resnet32":
+        return ResNet32(num_classes=num_classes, in_channels=in_channels)
+    if name == "small-conv-net":
+        return SmallConvNet(num_classes=num_classes, in_channels=in_channels, channels=architecture["channels"])
+    genotype = genotype_of(architecture)
+    if genotype is None:
+        raise UserError(
+            f"network: the run trained a module of its own ({architecture.get('class', name)}); pass it as network="
+        )
+    return Network(
+        genotype,
+        channels=architecture["channels"],
+        num_classes=num_classes,
+        layers=architecture["layers"],
+        in_channels=in_channels,
+    )
+
+
+def _described(
+    genotype: Genotype, name: str, channels: int | None, layers: int | None, sizes: tuple[int, int]
+) -> Architecture:
+    content = json.loads(genotype.to_json())
+    return {"name": name, "channels": channels or sizes[0], "layers": layers or sizes[1], "genotype": content}

@@ -1,0 +1,135 @@
+"""A trained network with all that is needed to use it: normalisation, class names, and how to build it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lt_nas_ext.data import Dataset, normalize
+from lt_nas_ext.engine.architecture import build_network
+from lt_nas_ext.engine.checkpoint import sync_directory
+from lt_nas_ext.engine.device import place
+from lt_nas_ext.errors import UserError
+
+FORMAT = 1
+
+
+class Classifier(nn.Module):
+    """From images as they are, uint8 or in [0, 1], to logits.
+
+    Args:
+        network: from normalised images (N, C, H, W) to logits (N, num_classes).
+        class_names: the name of each logit.
+        train_counts: training images of each class.
+        mean, std: normalisation of each channel.
+        image_shape: (C, H, W) of the training images.
+        architecture: how `build_network` makes the network again.
+
+    Attributes:
+        metrics: figures on the test set, once `retrain` has computed them.
+        history: a dict an epoch, likewise.
+
+    >>> import torch
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> model = Classifier(network, ("cat", "dog"), (9, 1), mean=(0.5,), std=(0.25,), image_shape=(1, 2, 2))
+    >>> model(torch.zeros(3, 1, 2, 2, dtype=torch.uint8)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        train_counts: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_shape: tuple[int, int, int],
+        architecture: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.class_names = tuple(class_names)
+        self.train_counts = tuple(int(count) for count in train_counts)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.image_shape = image_shape
+        self.architecture = architecture or {"name": "module", "class": type(network).__name__}
+        self.metrics: dict[str, Any] | None = None
+        self.history: list[dict[str, Any]] = []
+
+    @classmethod
+    def of(cls, network: nn.Module, data: Dataset, architecture: dict[str, Any] | None = None) -> Classifier:
+        """The network with normalisation, names and counts of the data it is trained on."""
+        return cls(network, data.class_names, data.counts, data.mean, data.std, data.image_shape, architecture)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, C, H, W), uint8 or floating point in [0, 1] -> logits (N, num_classes)."""
+        logits: torch.Tensor = self.network(normalize(images, self.mean, self.std))
+        return logits
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and all else to one file, which `load_classifier` reads without executing code."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        content = {
+            "format": FORMAT,
+            "network": self.network.state_dict(),
+            "architecture": self.architecture,
+            "class_names": list(self.class_names),
+            "train_counts": list(self.train_counts),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "image_shape": list(self.image_shape),
+        }
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+
+
+def load_classifier(
+    path: str | Path, network: nn.Module | None = None, device: torch.device | str = "cpu"
+) -> Classifier:
+    """The trained network of a retraining run, in evaluation mode.
+
+    Args:
+        path: the run directory, or its model.pt.
+        network: the module to load the weights into, where the run trained a module of yours; otherwise it is built.
+        device: where to put it.
+
+    Raises:
+        UserError: there is no model, the file is none, or its weights do not fit the network.
+    """
+    path = Path(path)
+    file = path / "model.pt" if path.is_dir() else path
+    if not file.exists():
+        raise UserError(f"{file}: not there; wanted the run directory of a finished retraining, or its model.pt")
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # damaged files fail in many ways
+        raise UserError(f"{file}: cannot be read as a trained model: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{file}: not a model of this library (format {FORMAT}); wanted the model.pt of a retraining")
+    channels, height, width = content["image_shape"]
+    if network is None:
+        network = build_network(content["architecture"], len(content["class_names"]), channels)
+    try:
+        network.load_state_dict(content["network"])
+    except RuntimeError as error:
+        raise UserError(f"{file}: its weights do not fit the network: {str(error).splitlines()[-1].strip()}") from None
+    model = Classifier(
+        network,
+        content["class_names"],
+        content["train_counts"],
+        content["mean"],
+        content["std"],
+        (channels, height, width),
+        content["architecture"],
+    )
+    return place(model, device).eval()

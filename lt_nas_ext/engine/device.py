@@ -1,0 +1,58 @@
+"""Where a run computes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from lt_nas_ext.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a setting: "auto" is CUDA where there is one, otherwise the CPU.
+
+    Raises:
+        UserError: the name is no device, or the device is not there.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: got {name!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: got {name!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device: got {name!r}, but PyTorch {torch.__version__} sees no CUDA device; wanted 'cpu'")
+        if device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        if device.index >= torch.cuda.device_count():
+            raise UserError(f"device: got {name!r}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def place(module: ModuleT, device: torch.device | str) -> ModuleT:
+    """Move a module to `device`, weights in channels_last: its convolutions are two to three times faster on CPUs."""
+    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory (MiB) in use so far: of the device's allocator on CUDA, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ModuleNotFoundError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,67 @@
+"""Logits over a set of images, and the figures of a long-tailed classifier from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from lt_nas_ext.data import ImageSet, normalize
+from lt_nas_ext.engine.classifier import Classifier
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import Metrics, evaluate_predictions
+
+BATCH = 500
+
+
+@torch.no_grad()
+def batched(
+    function: Callable[[torch.Tensor], torch.Tensor], images: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]
+) -> torch.Tensor:
+    """`function` of the normalised images, a batch at a time: (N, ...), on the device of the images."""
+    parts = [
+        function(normalize(part, mean, std).contiguous(memory_format=torch.channels_last))
+        for part in images.images.split(BATCH)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, images: ImageSet) -> torch.Tensor:
+    """Logits (N, C) of a model that takes images in [0, 1], such as a `Classifier`. It keeps its mode."""
+    was_training = model.training
+    device = next((parameter.device for parameter in model.parameters()), images.images.device)
+    model.eval()
+    try:
+        parts = []
+        for part in images.images.split(BATCH):
+            pixels = (part.to(device).float() / 255.0).contiguous(memory_format=torch.channels_last)
+            parts.append(model(pixels))
+        return torch.cat(parts)
+    finally:
+        model.train(was_training)
+
+
+def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | None = None) -> Metrics:
+    """Top-1, macro, per-class and many/medium/few accuracy, confusion matrix and calibration on a set of images.
+
+    Args:
+        model: what `retrain` returned, or any module from images (N, C, H, W) in [0, 1] to logits. A network that
+            wants normalised images: `Classifier.of(network, data)`.
+        images: such as `data.test`.
+        train_counts: training images of each class, which make the groups; by default those the model was trained on.
+
+    Raises:
+        UserError: no training counts, no images, or images that the model cannot take.
+    """
+    if train_counts is None:
+        if not isinstance(model, Classifier):
+            raise UserError(
+                "train_counts: a plain module does not know how many images each class had; pass data.counts, "
+                "or wrap the network: Classifier.of(network, data)"
+            )
+        train_counts = model.train_counts
+    if not len(images):
+        raise UserError("images: the set is empty; wanted at least one image to evaluate on")
+    return evaluate_predictions(predict_logits(model, images), images.labels, train_counts)

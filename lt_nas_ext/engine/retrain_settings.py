@@ -1,0 +1,84 @@
+"""Every number of a retraining, in one flat frozen dataclass: the Python API and the command line both read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_whole, check_widths
+
+Size = Literal["small", "paper"]
+RetrainLoss = Literal["cross_entropy", "balanced_softmax"]
+
+SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
+"""Size -> (channels, layers). paper: DARTS' [paper]; small: the supernet's own [ours]."""
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """All settings of one retraining. The last weights are reported; nothing is selected on test images.
+
+    Raises:
+        UserError: a value is out of range or of the wrong type; the message names the field.
+    """
+
+    epochs: int = 150
+    """Supervised epochs, over all training images."""
+    batch_size: int = 96
+    """Images in a step."""
+    size: Size = "small"
+    """Network of a genotype: small (8 cells, C = 16) or paper (20 cells, C = 36)."""
+    channels: int | None = None
+    """Channels of the first cell, in place of the size's."""
+    layers: int | None = None
+    """Cells, in place of the size's."""
+    loss: RetrainLoss = "cross_entropy"
+    """cross_entropy, or balanced_softmax: cross-entropy of z + log n_c."""
+    lr: float = 0.025
+    """Learning rate of SGD in the first supervised epoch; cosine schedule."""
+    lr_min: float = 0.0
+    """Where the cosine schedule ends."""
+    finetune_lr: float | None = None
+    """Learning rate in place of lr after a pre-training; None: lr."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 3e-4
+    """Weight decay."""
+    grad_clip: float = 5.0
+    """Largest norm of the whole gradient."""
+    drop_path: float = 0.2
+    """Drop-path probability at the end; it grows linearly from 0 (networks of a genotype)."""
+    augment: str = "default"
+    """Augmentation, by name; default: the data set's own."""
+    pretrain_epochs: int = 0
+    """Barlow Twins epochs before the supervised ones, always extra."""
+    pretrain_lr: float = 0.025
+    """Learning rate of the pre-training; cosine schedule to 0."""
+    views: str = "default"
+    """Augmentation that makes the two views of the pre-training; default: the data set's own."""
+    lambda_bt: float = 5e-3
+    """Weight of the off-diagonal terms of the Barlow Twins loss."""
+    bt_scale: Scale = "dim"
+    """Barlow Twins as the plain sum over dimensions (none), or divided by the embedding's width (dim)."""
+    projector: tuple[int, ...] = (512, 512, 512)
+    """Widths of the pre-training's projector."""
+    test_every: int = 1
+    """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
+    seed: int = 0
+    """Random seed of initial weights, order of the images and augmentation."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, ..."""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "epochs", "test_every", least=1)
+        check_whole(self, "batch_size", least=2)
+        check_whole(self, "seed", "pretrain_epochs", least=0)
+        check_whole(self, *[name for name in ("channels", "layers") if getattr(self, name) is not None], least=1)
+        check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
+        check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
+        check_number(self, "lr_min", "weight_decay", "lambda_bt", least=0.0)
+        check_number(self, "momentum", "drop_path", least=0.0, below=1.0)
+        check_choice(self, "size", get_args(Size))
+        check_choice(self, "loss", get_args(RetrainLoss))
+        check_choice(self, "bt_scale", get_args(Scale))
+        check_widths(self, "projector")

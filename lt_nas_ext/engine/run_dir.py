@@ -1,0 +1,160 @@
+"""A run on disk: config.json, manifest.csv, history.jsonl, checkpoint.pt, genotype.json, metrics.json, model.pt.
+
+The directory is the whole contract with reports, retraining and other people's code; nothing else is shared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lt_nas_ext import ops
+from lt_nas_ext.data import Dataset
+from lt_nas_ext.engine.checkpoint import load_checkpoint, save_checkpoint, write_text
+from lt_nas_ext.errors import UserError
+
+FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metrics.json", "model.pt")
+
+FREE_ON_RESUME = ("device", "rule", "threshold", "preset", "root")
+"""Settings that may differ on resume: where images lie, where numbers are computed, what is read from them."""
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: the directory; made where it is not there.
+        config: what identifies the run (see `run_config`).
+        resume: continue what is there. Where nothing is there, the run begins; a queue can so repeat one command.
+
+    Raises:
+        UserError: the directory holds a run and `resume` is off, or it holds a run with other settings.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any], resume: bool = False) -> None:
+        self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"out: {self.path} is a file; wanted a directory for the run")
+        config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
+        found = [name for name in FILES if (self.path / name).exists()]
+        if found:
+            _check_continues(self.path, config, resume)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "config.json", json.dumps(config, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"out: cannot write to {self.path}: {error.strerror}") from None
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The newest whole checkpoint, or None."""
+        return load_checkpoint(self.path / "checkpoint.pt", device)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint."""
+        save_checkpoint(self.path / "checkpoint.pt", state)
+
+    def append_history(self, row: dict[str, Any]) -> None:
+        """One more line of history.jsonl."""
+        with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Replace history.jsonl: on resume by what the checkpoint knows, dropping lines of epochs that are repeated."""
+        write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a file such as metrics.json."""
+        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file such as genotype.json."""
+        write_text(self.path / name, text)
+
+
+def run_config(kind: str, settings: Any, data: Dataset, **more: Any) -> dict[str, Any]:
+    """Everything that config.json holds: the kind of run, settings, data, versions."""
+    return {
+        "kind": kind,
+        "settings": dataclasses.asdict(settings),
+        "data": {
+            "name": data.name,
+            "imbalance": data.imbalance,
+            "factor": data.factor,
+            "seed": data.seed,
+            "class_order": list(data.class_order),
+            "root": data.root,
+            "num_classes": data.num_classes,
+            "image_shape": list(data.image_shape),
+            "class_names": list(data.class_names),
+            "counts": [int(count) for count in data.counts],
+            "test_images": len(data.test),
+        },
+        **more,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """The versions that a result depends on."""
+    try:
+        own = importlib.metadata.version("lt_nas_ext")
+    except importlib.metadata.PackageNotFoundError:
+        own = "not installed"
+    return {
+        "lt_nas_ext": own,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "kernels": ops.status().active,
+    }
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The config.json of a run.
+
+    Raises:
+        UserError: the directory holds no run, or its config.json is damaged.
+    """
+    file = Path(path) / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: holds no run (no config.json); wanted the out of a search or retraining") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise UserError(f"{file}: wanted an object with 'settings'; this is not the config.json of a run")
+    return content
+
+
+def _check_continues(path: Path, config: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise UserError(
+            f"out: {path} already holds a run; continue it with resume=True (--resume), or name another directory"
+        )
+    differing = _differences(read_config(path), config)
+    if differing:
+        raise UserError(
+            f"out: {path} holds a run with other settings: {'; '.join(differing)}. "
+            "Resume with the settings it was begun with, or name another directory"
+        )
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`name (was X, now Y)` for all that identifies a run: everything but versions and FREE_ON_RESUME."""
+    lines = []
+    for section in [key for key in now if key != "versions"]:
+        old, new = before.get(section), now[section]
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            old, new = {section: old}, {section: new}
+        for name in sorted({*old, *new} - set(FREE_ON_RESUME)):
+            if old.get(name) != new.get(name):
+                lines.append(f"{name} (was {old.get(name)!r}, now {new.get(name)!r})")
+    return lines

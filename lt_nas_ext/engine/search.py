@@ -1,0 +1,244 @@
+"""The search: two disjoint halves of the images, a step of α on one before each step of w on the other."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lt_nas_ext.data import Dataset, ImageSet, split
+from lt_nas_ext.engine.device import choose_device, place
+from lt_nas_ext.engine.evaluate import batched
+from lt_nas_ext.engine.health import health_figures
+from lt_nas_ext.engine.loop import Row, Watch, train
+from lt_nas_ext.engine.meter import Meter, finite
+from lt_nas_ext.engine.optimisers import alpha_travel
+from lt_nas_ext.engine.probe import LinearProbe
+from lt_nas_ext.engine.progress import Progress, default_progress
+from lt_nas_ext.engine.run_dir import RunDirectory, run_config
+from lt_nas_ext.engine.seeds import isolated_rng, seed_global
+from lt_nas_ext.engine.steps import Steps
+from lt_nas_ext.engine.streams import Feed
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods import Epoch, Loss, Method, Problem, SearchSettings, method_class
+from lt_nas_ext.methods.base import Derived
+from lt_nas_ext.space import GateTieWarning
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves.
+
+    Attributes:
+        genotype: the found cells.
+        settings: what was asked for.
+        history: a dict an epoch, as in history.jsonl.
+        metrics: final figures, as in metrics.json; `metrics["health"]` is `health`.
+        health: reachable gate, polarised gates, skips, gradients on α, agreement over epochs.
+        out: the run directory, or None.
+    """
+
+    genotype: Any
+    settings: SearchSettings
+    history: list[Row]
+    metrics: dict[str, Any]
+    health: dict[str, Any]
+    out: Path | None
+
+
+def run_search(
+    data: Dataset,
+    settings: SearchSettings,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Search a genotype.
+
+    Args:
+        data: its training images are split in two halves; its test images are never looked at.
+        settings: every number; see `methods.preset`.
+        out: run directory; None keeps everything in memory.
+        resume: continue the run in `out`: bit for bit as if it had not been interrupted, on a CPU.
+        progress: what follows the run; by default a bar on a terminal, log lines elsewhere.
+
+    Raises:
+        UserError: settings or data that cannot work, or an `out` that holds another run.
+        Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
+    """
+    device = choose_device(settings.device)
+    problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
+    method = method_class(settings.method)(settings, problem)
+    halves = split(data.train, settings.split, settings.seed, settings.stratify)
+    for share, half in zip(("weights", "alpha"), halves, strict=True):
+        if len(half) < 2:
+            raise UserError(f"split: {settings.split:g} leaves {len(half)} image(s) for {share}; wanted at least 2")
+    search = _Search(method, data, halves, settings, device)
+    before = method.warnings(search.alpha_travel, settings.epochs * search.steps)
+    _warn(before)
+    directory = None
+    if out is not None:
+        directory = RunDirectory(out, run_config("search", settings, data), resume)
+        shares = {"weights": halves[0], "alpha": halves[1], "test": data.test}
+        data.write_manifest(directory.path / "manifest.csv", shares)
+    history = train(
+        search,
+        settings.epochs,
+        search.steps,
+        settings.seed,
+        device,
+        directory,
+        progress or default_progress(),
+        f"{settings.method} search",
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        genotype = method.derive(search.networks)
+    after = [warning.message for warning in caught]
+    _warn(after)
+    alpha_steps = settings.epochs * search.steps
+    figures = {
+        "alpha_steps": alpha_steps,
+        "alpha_travel": search.alpha_travel,
+        "reachable_gate": method.reachable_gate(search.alpha_travel),
+        **health_figures(method.deciding_gates(search.networks), genotype.to_json(), history),
+        "warnings": [str(warning) for warning in [*before, *after]],
+    }
+    metrics = _metrics(search, history, figures)
+    if directory is not None:
+        directory.write_text("genotype.json", genotype.to_json())
+        directory.write_json("metrics.json", metrics)
+    return SearchResult(genotype, settings, history, metrics, figures, directory.path if directory else None)
+
+
+class _Search:
+    """The state of a search and one epoch of it (an `engine.loop.Trainer`)."""
+
+    def __init__(
+        self,
+        method: Method,
+        data: Dataset,
+        halves: tuple[ImageSet, ImageSet],
+        settings: SearchSettings,
+        device: torch.device,
+    ) -> None:
+        self.method, self.settings, self._data = method, settings, data
+        with isolated_rng(device):
+            seed_global(device, settings.seed, "networks")
+            self.networks = place(method.build(), device)
+            self._steps = Steps(method, self.networks)
+            seed_global(device, settings.seed, "probe")
+            self.probe = self._probe(device) if method.label_free else None
+        self._validation = halves[1].to(device)
+        draws = (settings.batch_size, settings.seed)
+        names = (settings.views, settings.augment)
+        self._weight_feed = Feed(method.weight_stream, halves[0].to(device), data, *draws, "weights", *names)
+        self._alpha_feed = Feed(method.alpha_stream, self._validation, data, *draws, "alpha", *names)
+        self.steps = len(self._weight_feed)
+
+    def _probe(self, device: torch.device) -> LinearProbe:
+        images = torch.zeros(1, *self._data.image_shape, device=device)
+        with torch.no_grad():
+            width = self.method.features(self.networks.eval(), images).shape[1]
+        return LinearProbe(width, self._data.num_classes, self.settings.probe_lr, device)
+
+    @property
+    def alpha_travel(self) -> float:
+        """The most that Adam can move an α over the search; there is one step of α before each step of w."""
+        return alpha_travel(self._steps.alphas.groups, self.settings, self.steps)
+
+    def run_epoch(self, epoch: int, watch: Watch) -> Row:
+        at = Epoch(epoch, self.settings.epochs)
+        self._steps.begin(at)
+        self.networks.train()
+        meter, norms = Meter(), dict[str, torch.Tensor]()
+        draws = zip(self._alpha_feed.epoch(epoch, self.steps), self._weight_feed.epoch(epoch), strict=True)
+        for step, (alpha_draw, weight_draw) in enumerate(draws):
+            shown = {}
+            if self._steps.alphas.active:
+                # Gradients by part are taken once, within a step of the last epoch that is taken anyway: a pass of
+                # their own would move the running statistics.
+                measure = norms.update if step == 0 and at.index == at.count - 1 else None
+                loss = self._steps.arch(alpha_draw.batch, measure)
+                meter.add({"val_loss": loss.task.detach(), **_named("alpha", loss)})
+                shown["val"] = loss.task.detach()
+            loss = self._steps.weight(weight_draw.batch)
+            meter.add({"train_loss": loss.task.detach(), **_named("weights", loss)})
+            shown["train"] = loss.task.detach()
+            if loss.logits is not None:
+                meter.add_accuracy("train_accuracy", loss.logits, weight_draw.labels)
+            if self.probe is not None and loss.features is not None:
+                self.probe.learn(loss.features, weight_draw.labels)
+            watch.step(shown)
+        return self._row(meter.read(), {name: float(norm) for name, norm in norms.items()})
+
+    def _row(self, means: dict[str, float], norms: dict[str, float]) -> Row:
+        names = ("train_loss", "val_loss", "train_accuracy")
+        genotype, weights, alphas = self.quiet_genotype(), self._steps.weights, self._steps.alphas
+        row: Row = {
+            "w_lr": weights.lr,
+            "alpha_lr": alphas.lr,
+            "lr_factors": {**weights.factors, **alphas.factors},
+            **{name: finite(means.get(name)) for name in names},
+            "losses": {name: finite(value) for name, value in means.items() if "/" in name},
+            "probe_accuracy" if self.probe is not None else "val_accuracy": self.validation_accuracy(),
+            "alpha": {name: alpha.tolist() for name, alpha in self.method.alphas(self.networks).items()},
+            "gates": {name: gate.tolist() for name, gate in self.method.gates(self.networks).items()},
+            "genotype": None if genotype is None else json.loads(genotype.to_json()),
+        }
+        if norms:
+            row["alpha_gradient_norms"] = norms
+        return row
+
+    @torch.no_grad()
+    def validation_accuracy(self) -> float:
+        """Accuracy on the half that trains α: of the supernet, or of the probe where the search is label-free."""
+        networks, images, look = self.networks.eval(), self._validation, self.method.logits
+        if self.probe is not None:
+            look = self.method.features
+        found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
+        logits = found if self.probe is None else self.probe.logits(found)
+        return float((logits.argmax(1) == images.labels).float().mean())
+
+    def quiet_genotype(self) -> Derived | None:
+        """The genotype as the gates stand; None where the rule keeps no node yet."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GateTieWarning)
+            try:
+                return self.method.derive(self.networks)
+            except UserError:
+                return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._steps.state_dict(), "probe": None if self.probe is None else self.probe.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._steps.load_state_dict(state)
+        if self.probe is not None:
+            self.probe.load_state_dict(state["probe"])
+
+
+def _named(side: str, loss: Loss) -> dict[str, torch.Tensor]:
+    return {f"{side}/{name}": term for name, term in loss.terms.items()}
+
+
+def _warn(said: Sequence[Warning | str]) -> None:
+    for warning in said:
+        warnings.warn(warning, stacklevel=3)  # at the caller of run_search
+
+
+def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> dict[str, Any]:
+    last = history[-1]
+    names = ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "probe_accuracy")
+    return {
+        **{name: last[name] for name in names if last.get(name) is not None},
+        "parameters": sum(parameter.numel() for parameter in search.networks.parameters()),
+        "epochs": search.settings.epochs,
+        "seconds": round(sum(row["seconds"] for row in history), 2),
+        "health": figures,
+    }

@@ -1,0 +1,87 @@
+"""Batches as a method's losses take them: labelled, two views, or paired. A pure function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
+from lt_nas_ext.engine.seeds import derived_seed, generator
+from lt_nas_ext.methods import Batch, Labelled, Paired, Stream, TwoViews
+
+
+class Draw(NamedTuple):
+    """One step's batch, and the labels of its first images beside it: for what is shown, out of the losses' reach."""
+
+    batch: Batch
+    labels: torch.Tensor
+
+
+class Feed:
+    """What a stream yields from a set of images.
+
+    Args:
+        stream: what the method asks for.
+        images: the half of the training images to draw from, on the device.
+        data: the data set: normalisation, and the augmentation of the name "default".
+        batch_size: images a step.
+        seed: of the run.
+        role: "weights" or "alpha": different roles draw differently.
+        views, augmentation: names, or "default" for the data set's own.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        images: ImageSet,
+        data: Dataset,
+        batch_size: int,
+        seed: int,
+        role: str,
+        views: str = "default",
+        augmentation: str = "default",
+    ) -> None:
+        self._stream, self._seed, self._role = stream, seed, role
+        self._device = images.images.device
+        self._mean, self._std = data.mean, data.std
+        self._views = two_views(data.views if views == "default" else views)
+        self._augment = augment(data.augment if augmentation == "default" else augmentation)
+        self._sets = [
+            Batches(images, batch_size, derived_seed(seed, "order", role, place), sampler)
+            for place, sampler in enumerate(stream.samplers)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._sets[0])
+
+    def epoch(self, epoch: int, steps: int | None = None) -> Iterator[Draw]:
+        """The draws of an epoch: one pass over the images, or as many passes as `steps` take."""
+        steps = len(self) if steps is None else steps
+        sets = [self._passes(batches, epoch, math.ceil(steps / len(self))) for batches in self._sets]
+        for step, pairs in zip(range(steps), zip(*sets, strict=True), strict=False):
+            yield self._draw(pairs, generator(self._device, self._seed, "augment", self._role, epoch, step))
+
+    @staticmethod
+    def _passes(batches: Batches, epoch: int, passes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        # Each pass has a number of its own in the whole run, so no order comes twice.
+        for turn in range(passes):
+            yield from batches.epoch(epoch * passes + turn)
+
+    def _draw(self, pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...], draws: torch.Generator) -> Draw:
+        labels = pairs[0][1]
+        if self._stream.kind == "two_views":
+            first, second = self._views(_floats(pairs[0][0]), draws)
+            return Draw(TwoViews(self._ready(first), self._ready(second)), labels)
+        batches = [Labelled(self._ready(self._augment(_floats(images), draws)), own) for images, own in pairs]
+        return Draw(batches[0] if self._stream.kind == "labelled" else Paired(batches[0], batches[1]), labels)
+
+    def _ready(self, images: torch.Tensor) -> torch.Tensor:
+        # channels_last: two to three times faster convolutions on CPUs, and no slower on CUDA.
+        return normalize(images, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+
+
+def _floats(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 255.0

@@ -1,0 +1,61 @@
+"""The published systems, one file each, on the contract of `base.Method`. The engine trains any of them."""
+
+from __future__ import annotations
+
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.base import (
+    Batch,
+    Epoch,
+    Labelled,
+    Loss,
+    Method,
+    Paired,
+    ParameterGroup,
+    Problem,
+    Stream,
+    TwoViews,
+    UnreachableGateWarning,
+)
+from lt_nas_ext.methods.darts import Darts
+from lt_nas_ext.methods.fair_darts import FairDarts, zero_one_loss
+from lt_nas_ext.methods.presets import PRESETS, preset
+from lt_nas_ext.methods.settings import SearchSettings, nearest
+from lt_nas_ext.methods.ssf_nas import SsfNas
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas)}
+"""Name -> method. A new method is one file and one row here."""
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of this name.
+
+    Raises:
+        UserError: no such method; the message names the nearest one.
+
+    >>> method_class("ssf-nas").paper_preset
+    'paper-ssf'
+    """
+    if name not in METHODS:
+        raise UserError(f"method: got {name!r}; {nearest(name, list(METHODS))}")
+    return METHODS[name]
+
+
+__all__ = [
+    "METHODS",
+    "PRESETS",
+    "Batch",
+    "Epoch",
+    "Labelled",
+    "Loss",
+    "Method",
+    "Paired",
+    "ParameterGroup",
+    "Problem",
+    "SearchSettings",
+    "Stream",
+    "TwoViews",
+    "UnreachableGateWarning",
+    "method_class",
+    "preset",
+    "zero_one_loss",
+]

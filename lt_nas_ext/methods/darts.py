@@ -1,0 +1,33 @@
+"""DARTS, first order: differentiable architecture search with softmax gates (Liu et al., arXiv:1806.09055)."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn import functional as F
+
+from lt_nas_ext.methods.base import Batch, Epoch, Labelled, Loss
+from lt_nas_ext.methods.supernet_method import SupernetMethod
+
+
+class Darts(SupernetMethod):
+    """min_α L_val(w*(α), α) with w* = argmin_w L_train(w, α) [paper, eqs. 3, 4].
+
+    First order: ∇_α L_val(w, α) at the present w, one step of α and one of w in turn [paper, section 2.3 with ξ = 0].
+    Cross-entropy on either half. A softmax over an edge's candidates gates them.
+    """
+
+    name = "darts"
+    paper_preset = "darts"
+
+    def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
+        return cross_entropy(networks, batch)
+
+    def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
+        return cross_entropy(networks, batch)
+
+
+def cross_entropy(networks: nn.Module, batch: Batch) -> Loss:
+    """The supervised loss of a labelled batch."""
+    assert isinstance(batch, Labelled)
+    logits = networks(batch.images)
+    return Loss({"cross_entropy": F.cross_entropy(logits, batch.labels)}, logits=logits.detach())

@@ -1,0 +1,96 @@
+"""Settings by name. A paper's preset is literal and named for what it reproduces; the demo's are ours.
+
+Where a preset cannot work on the data at hand (gates that cannot move in the steps there are), the search warns
+before it begins and says what to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.settings import SearchSettings, nearest
+
+# [paper] Everything is stated in DARTS (arXiv:1806.09055, appendix A.1) and its code.
+DARTS = SearchSettings(method="darts", preset="darts")
+
+# [paper] The FairDARTS authors' code: 7 candidates, the l2 zero-one loss of weight 10, alpha from zero.
+AUTHORS_FAIR_DARTS = replace(
+    DARTS,
+    method="fair-darts",
+    preset="authors-fairdarts",
+    batch_size=128,
+    primitives="fair-darts",
+    alpha_init="zeros",
+    w_lr=0.005,
+    w_lr_min=0.001,
+    alpha_lr=3e-3,
+    alpha_betas=(0.9, 0.999),
+    alpha_weight_decay=1e-3,
+    rule="threshold_sparse",
+    threshold=0.85,
+    lambda_01=10.0,
+    zero_one="l2",
+)
+
+# [paper] for the 8 candidates, the l1 loss (eq. 6) and the learning rate of alpha; the rest is the authors' code.
+PAPER_FAIR_DARTS = replace(
+    AUTHORS_FAIR_DARTS, preset="paper-fairdarts", primitives="darts", zero_one="l1", alpha_lr=3e-4
+)
+
+# [paper] epochs, batch, both learning rates, momentum, both weight decays, layers, channels.
+# [ours] the rest, which the text does not state: zero-one weight, projector (D <= 8 * batch), lambda of Barlow
+# Twins, Adam's betas, alpha from zero, clipping, threshold, views, the 7 candidates and the rule.
+PAPER_SSF = replace(
+    DARTS,
+    method="ssf-nas",
+    preset="paper-ssf",
+    epochs=40,
+    batch_size=64,
+    primitives="fair-darts",
+    alpha_init="zeros",
+    alpha_lr=3e-4,
+    alpha_betas=(0.9, 0.999),
+    rule="top2",
+    lambda_01=10.0,
+    zero_one="l2",
+    lambda_bt=5e-3,
+    bt_scale="none",
+    projector=(512, 512, 512),
+    stratify=False,
+)
+
+# [ours] Minutes on two cores: a small supernet on the 527 digits of mu = 0.1, and an alpha learning rate with
+# steps * lr >= 3, so that a gate can reach 0.95. Barlow Twins is divided by its width: the plain sum's gradient
+# on alpha would drown the zero-one loss.
+DEMO_DARTS = replace(DARTS, preset="demo-darts", epochs=10, channels=8, layers=4, alpha_lr=0.08)
+DEMO_SSF = replace(
+    PAPER_SSF,
+    preset="demo-ssf",
+    epochs=10,
+    channels=8,
+    layers=4,
+    alpha_lr=0.08,
+    lambda_01=5.0,
+    bt_scale="dim",
+    projector=(256, 256, 256),
+)
+
+PRESETS: dict[str, SearchSettings] = {
+    settings.preset: settings
+    for settings in (DARTS, AUTHORS_FAIR_DARTS, PAPER_FAIR_DARTS, PAPER_SSF, DEMO_DARTS, DEMO_SSF)
+}
+
+
+def preset(name: str) -> SearchSettings:
+    """The settings of a preset.
+
+    Raises:
+        UserError: no such preset; the message names the nearest one.
+
+    >>> preset("authors-fairdarts").alpha_lr
+    0.003
+    """
+    if name not in PRESETS:
+        raise UserError(f"preset: got {name!r}; {nearest(name, list(PRESETS))}")
+    return PRESETS[name]

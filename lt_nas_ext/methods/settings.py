@@ -1,0 +1,192 @@
+"""Every number of a search, in one flat frozen dataclass: the Python API and the command line both read it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+from lt_nas_ext.errors import UserError
+
+Primitives = Literal["darts", "fair-darts"]
+AlphaInit = Literal["noise", "zeros"]
+Rule = Literal["top2", "per_edge", "threshold_sparse", "threshold_edge"]
+ZeroOne = Literal["l1", "l2"]
+Scale = Literal["none", "dim"]
+
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """All settings of one search. The defaults are DARTS' own (arXiv:1806.09055) [paper].
+
+    Start from a preset and replace what differs; every field is checked when the object is made.
+
+    Raises:
+        UserError: a value is out of range or of the wrong type; the message names the field.
+
+    >>> from lt_nas_ext.methods import preset
+    >>> preset("paper-ssf").epochs
+    40
+    >>> SearchSettings(epochs=0)
+    Traceback (most recent call last):
+        ...
+    lt_nas_ext.errors.UserError: epochs: got 0; wanted a whole number, at least 1
+    """
+
+    method: str = "darts"
+    """The system to run: darts, fair-darts or ssf-nas."""
+    preset: str = "darts"
+    """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
+    epochs: int = 50
+    """Search epochs; an epoch is one pass over the half that trains w."""
+    batch_size: int = 64
+    """Images in a step, on either half."""
+    channels: int = 16
+    """Channels C of the supernet's first cell; they double at each reduction."""
+    layers: int = 8
+    """Cells of the supernet; those at layers//3 and 2*layers//3 reduce."""
+    nodes: int = 4
+    """Nodes inside a cell."""
+    primitives: Primitives = "darts"
+    """Candidate operations: the 8 of DARTS, or the 7 of the FairDARTS code (without none)."""
+    alpha_init: AlphaInit = "noise"
+    """Start of the architecture parameters: 1e-3 * randn (DARTS) or zeros (FairDARTS)."""
+    w_lr: float = 0.025
+    """Learning rate of the weights (SGD) in the first epoch; cosine schedule over the epochs."""
+    w_lr_min: float = 0.001
+    """Where the cosine schedule of w_lr ends."""
+    w_momentum: float = 0.9
+    """Momentum of the weights' SGD."""
+    w_weight_decay: float = 3e-4
+    """Weight decay of the weights."""
+    grad_clip: float = 5.0
+    """Largest norm of the weights' whole gradient; a longer one is shortened to it."""
+    alpha_lr: float = 3e-4
+    """Learning rate of the architecture parameters (Adam): also about the most that a gate's alpha moves a step."""
+    alpha_betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's two decay rates for the architecture parameters."""
+    alpha_weight_decay: float = 1e-3
+    """Weight decay of the architecture parameters (added to their gradient, as torch.optim.Adam does)."""
+    rule: Rule = "top2"
+    """How a genotype is read from the gates: top2 is DARTS', per_edge needs softmax, threshold_* are FairDARTS'."""
+    threshold: float = 0.85
+    """Gate that an edge needs under the two threshold rules."""
+    lambda_01: float = 10.0
+    """Weight of the zero-one loss, a mean over ALL gates of both cell types (sigmoid gates: fair-darts, ssf-nas)."""
+    zero_one: ZeroOne = "l2"
+    """Form of the zero-one loss: l2 (FairDARTS' code) or l1 (its text, eq. 6)."""
+    lambda_bt: float = 5e-3
+    """Weight of the off-diagonal terms of the Barlow Twins loss (ssf-nas)."""
+    bt_scale: Scale = "none"
+    """Barlow Twins as the plain sum over dimensions (none), or divided by the embedding's width (dim)."""
+    projector: tuple[int, ...] = (512, 512, 512)
+    """Widths of the Barlow Twins projector's linear layers (ssf-nas); the last one is the embedding's."""
+    views: str = "default"
+    """Augmentation that makes the two views (ssf-nas), by name; default: the data set's own."""
+    augment: str = "default"
+    """Augmentation of labelled images, by name; default: the data set's own."""
+    split: float = 0.5
+    """Share of the training images that trains w; the rest trains the architecture parameters."""
+    stratify: bool = True
+    """Split class by class. Off, the split reads no label (label-free searches)."""
+    probe_lr: float = 0.02
+    """Learning rate of the detached linear probe that gives a label-free search an accuracy to show."""
+    seed: int = 0
+    """Random seed of initial weights, split, order of the images and augmentation."""
+    device: str = "auto"
+    """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
+
+    def __post_init__(self) -> None:
+        check_whole(self, "epochs", "channels", "layers", "nodes", least=1)
+        check_whole(self, "batch_size", least=2)
+        check_whole(self, "seed", least=0)
+        check_number(self, "w_lr", "alpha_lr", "grad_clip", "probe_lr", above=0.0)
+        check_number(self, "w_lr_min", "w_weight_decay", "alpha_weight_decay", "lambda_01", "lambda_bt", least=0.0)
+        check_number(self, "w_momentum", least=0.0, below=1.0)
+        check_number(self, "threshold", "split", above=0.0, below=1.0)
+        check_choice(self, "primitives", get_args(Primitives))
+        check_choice(self, "alpha_init", get_args(AlphaInit))
+        check_choice(self, "rule", get_args(Rule))
+        check_choice(self, "zero_one", get_args(ZeroOne))
+        check_choice(self, "bt_scale", get_args(Scale))
+        check_widths(self, "projector")
+        betas = self.alpha_betas
+        if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+            raise UserError(f"alpha_betas: got {betas!r}; wanted two numbers, each at least 0 and below 1")
+
+
+def overridden(settings: SettingsT, overrides: Mapping[str, Any]) -> SettingsT:
+    """A copy of a settings dataclass with some fields replaced.
+
+    Raises:
+        UserError: a name that is no field (the message names the nearest one), or a value out of range.
+
+    >>> overridden(SearchSettings(), {"epochs": 3}).epochs
+    3
+    >>> overridden(SearchSettings(), {"epoch": 3})
+    Traceback (most recent call last):
+        ...
+    lt_nas_ext.errors.UserError: epoch: SearchSettings has no such setting; did you mean 'epochs'?
+    """
+    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    for name in overrides:
+        if name not in names:
+            raise UserError(f"{name}: {type(settings).__name__} has no such setting; {nearest(name, names)}")
+    # A list (from json or a caller) stands for a tuple: the settings must stay hashable and comparable.
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
+    return dataclasses.replace(settings, **values)  # type: ignore[type-var]
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`did you mean ...?` with the closest of `names`, or all of them where none is close.
+
+    >>> nearest("dart", ["darts", "ssf-nas"])
+    "did you mean 'darts'?"
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
+
+
+def check_whole(settings: Any, *fields: str, least: int) -> None:
+    """Raise `UserError` unless each field is an int of at least `least`."""
+    for field in fields:
+        value = getattr(settings, field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{field}: got {value!r}; wanted a whole number, at least {least}")
+
+
+def check_number(
+    settings: Any, *fields: str, least: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
+    """Raise `UserError` unless each field is a finite number within the bounds."""
+    bounds = [("at least", least), ("above", above), ("below", below)]
+    wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+    for field in fields:
+        value = getattr(settings, field)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if (
+            not number
+            or (least is not None and value < least)
+            or (above is not None and value <= above)
+            or (below is not None and value >= below)
+        ):
+            raise UserError(f"{field}: got {value!r}; wanted a number {wanted}")
+
+
+def check_choice(settings: Any, field: str, choices: tuple[str, ...]) -> None:
+    """Raise `UserError` unless the field is one of `choices`."""
+    value = getattr(settings, field)
+    if value not in choices:
+        raise UserError(f"{field}: got {value!r}; wanted one of {', '.join(map(repr, choices))}")
+
+
+def check_widths(settings: Any, field: str) -> None:
+    """Raise `UserError` unless the field is a tuple of one or more widths."""
+    value = getattr(settings, field)
+    if not isinstance(value, tuple) or not value or not all(isinstance(w, int) and w >= 1 for w in value):
+        raise UserError(f"{field}: got {value!r}; wanted the widths of one or more layers, such as (512, 512, 512)")

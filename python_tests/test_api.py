@@ -1,0 +1,78 @@
+"""The three calls of the front door: names resolved, overrides checked, results that fit each other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tiny_runs import TINY, Silent, tiny_data
+
+from lt_nas_ext import api
+from lt_nas_ext.engine import Classifier
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods import preset
+from lt_nas_ext.space import Genotype, SmallConvNet
+
+DATA = tiny_data()
+SMALL = {"epochs": 1, "channels": 2, "layers": 3, "device": "cpu"}
+
+
+def test_search_retrain_evaluate(tmp_path):
+    found = api.search(DATA, preset="demo-ssf", out=tmp_path / "run", progress=Silent(), **{**TINY, "epochs": 1})
+    assert found.out == tmp_path / "run" and isinstance(found.genotype, Genotype)
+    assert found.settings.method == "ssf-nas" and found.settings.preset == "demo-ssf"
+    model = api.retrain(found.genotype, DATA, out=tmp_path / "run" / "retrain", progress=Silent(), **SMALL)
+    assert isinstance(model, Classifier) and len(model.history) == 1
+    assert api.evaluate(model, DATA.test).top1 == model.metrics["top1"]
+    for what in (found, tmp_path / "run", str(tmp_path / "run")):
+        assert api.retrain(what, DATA, progress=Silent(), **SMALL).metrics["top1"] == model.metrics["top1"]
+    api.retrain(tmp_path / "run" / "genotype.json", DATA, progress=Silent(), **SMALL)
+
+
+def test_settings_come_from_method_preset_and_overrides():
+    assert api.search_settings(None, None, {}) == preset("paper-ssf")
+    assert api.search_settings("darts", None, {}) == preset("darts")
+    assert api.search_settings("fair-darts", None, {}) == preset("authors-fairdarts")
+    assert api.search_settings(None, "demo-darts", {"seed": 3}).seed == 3
+    assert api.search_settings("fair-darts", "paper-fairdarts", {}) == preset("paper-fairdarts")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "dart"}, "method: got 'dart'; did you mean 'darts'"),
+        ({"preset": "demo"}, "preset: got 'demo'; did you mean"),
+        ({"method": "darts", "preset": "demo-ssf"}, "preset: 'demo-ssf' is a preset of 'ssf-nas', not of 'darts'"),
+        ({"epoch": 3}, "epoch: SearchSettings has no such setting; did you mean 'epochs'?"),
+        ({"epochs": 0}, "epochs: got 0"),
+    ],
+)
+def test_wrong_arguments_of_search(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        api.search(DATA, progress=Silent(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"genotype": "no/such/run"}, "genotype: got 'no/such/run'; no such file, and no baseline: resnet32"),
+        ({"genotype": 3}, "genotype: got int; wanted a Genotype, a module, or a baseline"),
+        ({"genotype": "resnet32", "learning_rate": 1.0}, "learning_rate: RetrainSettings has no such setting"),
+        ({"genotype": "resnet32", "data": [1]}, "data: got list; wanted what lt_nas_ext.data.load returns"),
+        ({"genotype": "resnet32", "data": "digitz"}, "digitz"),
+    ],
+)
+def test_wrong_arguments_of_retrain(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        api.retrain(**{"data": DATA, "progress": Silent(), **arguments})
+
+
+def test_a_directory_without_a_genotype(tmp_path):
+    with pytest.raises(UserError, match=re.escape("genotype.json")):
+        api.retrain(tmp_path, DATA, progress=Silent())
+
+
+def test_modules_are_trained_in_place():
+    network = SmallConvNet(num_classes=3, in_channels=1, channels=2)
+    model = api.retrain(network, DATA, progress=Silent(), **SMALL)
+    assert model.network is network and model.metrics["architecture"] == "module"

@@ -1,0 +1,221 @@
+"""Retraining: any network by one loop, to the bit on resume, evaluated once, loaded again by anyone."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from tiny_runs import COUNTS, Silent, tiny_data
+from torch import nn
+
+from lt_nas_ext.data import load
+from lt_nas_ext.engine import Classifier, RetrainSettings, evaluate, load_classifier, run_retrain
+from lt_nas_ext.engine.architecture import build_network, describe
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.settings import overridden
+from lt_nas_ext.space import DARTS_V2, CellGenotype, Edge, Genotype, Network, SmallConvNet, random_genotype
+
+DATA = tiny_data()
+CELL = CellGenotype((Edge("sep_conv_3x3", 0, 2), Edge("max_pool_3x3", 1, 2)), concat=(2,))
+GENOTYPE = Genotype(CELL, CELL, rule="top2")
+TINY = {"epochs": 3, "batch_size": 16, "channels": 4, "layers": 3, "device": "cpu", "projector": (8, 8)}
+
+
+def retrain(what=GENOTYPE, out=None, resume=False, progress=None, data=DATA, **overrides):
+    settings = overridden(RetrainSettings(), {**TINY, **overrides})
+    return run_retrain(what, data, settings, out, resume, progress or Silent())
+
+
+def timeless(history):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} for row in history]
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAt(Silent):
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.limit = epochs
+
+    def epoch(self, row):
+        super().epoch(row)
+        if self.epochs == self.limit:
+            raise Killed
+
+
+@pytest.mark.parametrize("killed", [1, 2, 3])
+def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, killed):
+    """Killed in the pre-training, between the two phases, and in the supervised epochs; with drop-path."""
+    overrides = {"pretrain_epochs": 2, "drop_path": 0.5}
+    whole = retrain(out=tmp_path / "whole", **overrides)
+    with pytest.raises(Killed):
+        retrain(out=tmp_path / "broken", progress=KilledAt(killed), **overrides)
+    resumed = retrain(out=tmp_path / "broken", resume=True, **overrides)
+    assert timeless(resumed.history) == timeless(whole.history)
+    expected, got = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert {**resumed.metrics, "seconds": 0} == {**whole.metrics, "seconds": 0}
+
+
+def test_history_rows_of_both_phases():
+    history = retrain(pretrain_epochs=1, pretrain_lr=0.5, finetune_lr=0.01, lr=0.1).history
+    assert [row["phase"] for row in history] == ["pretrain", "train", "train", "train"]
+    assert [round(row["lr"], 6) for row in history] == [0.5, 0.01, 0.0075, 0.0025]
+    assert history[0]["test_top1"] is None and history[0]["train_accuracy"] is None and history[0]["train_loss"] > 0
+    assert set(history[1]) == {
+        "epoch", "seconds", "phase", "lr", "train_loss", "train_accuracy", "test_top1", "test_macro", "peak_memory_mb",
+    }  # fmt: skip
+    assert [row["epoch"] for row in history] == [0, 1, 2, 3]
+    assert retrain(epochs=1, lr=0.1, finetune_lr=0.01).history[0]["lr"] == 0.1  # nothing to fine-tune
+
+
+def test_pre_training_leaves_the_classifier_alone():
+    network = SmallConvNet(num_classes=3, in_channels=1, channels=4)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+
+    class Looks(Silent):
+        def epoch(self, row):
+            if row["phase"] == "pretrain":
+                assert torch.equal(network.classifier.weight, start["classifier.weight"])
+                assert not torch.equal(network.layers[0].weight, start["layers.0.weight"])
+
+    retrain(network, pretrain_epochs=1, epochs=1, progress=Looks())
+    assert not torch.equal(network.classifier.weight, start["classifier.weight"])
+
+
+def test_test_every():
+    history = retrain("small-conv-net", epochs=5, test_every=2).history
+    assert [row["test_top1"] is not None for row in history] == [False, True, False, True, True]
+
+
+def test_the_last_weights_are_reported(tmp_path):
+    result = retrain("small-conv-net", tmp_path)
+    assert result.history[-1]["test_top1"] == result.metrics["top1"] == evaluate(result.model, DATA.test).top1
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == json.loads(json.dumps(result.metrics)) == result.model.metrics
+    per_class = metrics["per_class"]
+    expected = sum(n * a for n, a in zip(COUNTS, per_class, strict=True)) / sum(COUNTS)
+    assert metrics["longtailed_top1"] == pytest.approx(expected)
+    assert metrics["parameters"] == sum(p.numel() for p in result.model.parameters())
+    assert metrics["pretrain_epochs"] == 0 and metrics["architecture"] == "small-conv-net"
+
+
+def test_drop_path_grows_linearly():
+    network = Network(GENOTYPE, channels=4, num_classes=3, layers=3, in_channels=1)
+    seen = []
+
+    class Looks(Silent):
+        def epoch(self, row):
+            seen.append(network.drop_path)
+
+    retrain(network, epochs=4, drop_path=0.4, progress=Looks())
+    assert seen == pytest.approx([0.0, 0.1, 0.2, 0.3])
+
+
+def test_balanced_softmax_helps_the_tail_and_changes_only_the_loss():
+    plain, balanced = (retrain("small-conv-net", loss=name, epochs=1) for name in ("cross_entropy", "balanced_softmax"))
+    assert plain.history[0]["train_loss"] != balanced.history[0]["train_loss"]
+
+
+def test_a_run_is_loaded_without_the_library_knowing_it(tmp_path):
+    for what in (GENOTYPE, "small-conv-net", "random"):
+        out = tmp_path / str(what)[:12]
+        result = retrain(what, out, epochs=1)
+        loaded = load_classifier(out)
+        assert loaded.class_names == ("left", "middle", "right") and loaded.train_counts == COUNTS
+        assert loaded.mean == DATA.mean and not loaded.training
+        pixels = DATA.test.images
+        assert torch.equal(loaded(pixels), result.model(pixels.float() / 255))
+        assert torch.equal(load_classifier(out / "model.pt")(pixels), loaded(pixels))
+    assert Genotype.load(tmp_path / str(GENOTYPE)[:12] / "genotype.json") == GENOTYPE
+
+
+def test_a_module_of_ones_own(tmp_path):
+    def own():
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    result = retrain(own(), tmp_path, epochs=2)
+    with pytest.raises(UserError, match="trained a module of its own \\(Sequential\\); pass it as network="):
+        load_classifier(tmp_path)
+    again = load_classifier(tmp_path, network=own())
+    assert torch.equal(again(DATA.test.images), result.model(DATA.test.images))
+    with pytest.raises(UserError, match="its weights do not fit"):
+        load_classifier(tmp_path, network=nn.Linear(64, 3))
+    with pytest.raises(UserError, match="pretrain_epochs: got 1, but Sequential has no features"):
+        retrain(own(), pretrain_epochs=1)
+
+
+def test_no_model_to_load(tmp_path):
+    with pytest.raises(UserError, match="not there; wanted the run directory of a finished retraining"):
+        load_classifier(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="cannot be read as a trained model"):
+        load_classifier(tmp_path)
+    torch.save({"weights": 1}, tmp_path / "model.pt")
+    with pytest.raises(UserError, match="not a model of this library"):
+        load_classifier(tmp_path)
+
+
+def test_baselines_by_name():
+    sizes = {"size": (16, 8)}["size"]
+    assert describe("resnet32", None, None, sizes, 0) == {"name": "resnet32"}
+    assert describe("small-conv-net", None, None, sizes, 0)["channels"] == 32
+    described = describe("random", None, 5, sizes, 7)
+    assert (described["channels"], described["layers"]) == (16, 5)
+    network = build_network(described, 3, 1)
+    assert isinstance(network, Network) and network.genotype == random_genotype(7)
+    assert build_network(describe("darts-v2", 4, 3, sizes, 0), 3, 1).genotype.normal == DARTS_V2.normal
+    with pytest.raises(UserError, match=re.escape("genotype: got 'resnet23'") + ".*did you mean 'resnet32'"):
+        describe("resnet23", None, None, sizes, 0)
+
+
+def test_sizes():
+    settings = RetrainSettings(size="paper", epochs=1)
+    assert (settings.channels, settings.layers) == (None, None)
+    from lt_nas_ext.engine.retrain_settings import SIZES
+
+    assert SIZES == {"small": (16, 8), "paper": (36, 20)}
+    assert describe(GENOTYPE, None, None, SIZES["paper"], 0)["layers"] == 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "epochs: got 0"),
+        ({"channels": 0}, "channels: got 0"),
+        ({"layers": 1.5}, "layers: got 1.5"),
+        ({"finetune_lr": 0.0}, "finetune_lr: got 0.0"),
+        ({"drop_path": 1.0}, "drop_path: got 1.0"),
+        ({"pretrain_epochs": -1}, "pretrain_epochs: got -1"),
+        ({"loss": "focal"}, "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'"),
+        ({"size": "huge"}, "size: got 'huge'"),
+        ({"test_every": 0}, "test_every: got 0"),
+        ({"projector": (0,)}, "projector: got (0,)"),
+    ],
+)
+def test_bad_settings(fields, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        RetrainSettings(**fields)
+
+
+def test_a_plain_module_needs_training_counts():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).train()
+    with pytest.raises(UserError, match="train_counts: a plain module"):
+        evaluate(model, DATA.test)
+    metrics = evaluate(model, DATA.test, train_counts=COUNTS)
+    assert metrics.images == 30 and model.training
+    assert evaluate(Classifier.of(model, DATA), DATA.test).images == 30
+    with pytest.raises(UserError, match="images: the set is empty"):
+        evaluate(model, DATA.test.subset([]), train_counts=COUNTS)
+
+
+def test_digits_are_learnt():
+    """Long-tailed digits, mu = .1: over 80 % on the balanced test set within seconds."""
+    digits = load("digits", imbalance="exp", factor=0.1)
+    hand = retrain("small-conv-net", data=digits, epochs=12, channels=16, batch_size=32, lr=0.1)
+    assert hand.metrics["top1"] > 0.8 and hand.history[0]["train_loss"] > 2 * hand.history[-1]["train_loss"]
+    assert hand.metrics["macro"] == pytest.approx(hand.metrics["top1"])  # the test set is balanced
