@@ -36,8 +36,7 @@ PACKAGE = "lt_nas_ext"
 MINIMUM_TORCH = (2, 11)
 GIGABYTES_PER_JOB = 3.0  # what one compiler takes at its worst with PyTorch's headers
 DEFAULT_CUDA_ARCHS = ("7.5", "8.0", "9.0+PTX")  # Turing; Ampere and Ada; Hopper, and by its PTX whatever comes after
-# unknown pragmas: `#pragma unroll`, in headers that the CUDA kernels and the CPU code share
-FLAGS = ["-O3", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-g0"]
+FLAGS = ["-O3", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-g0"]
 NVCC_FLAGS = ["-O3", "-Xcompiler=-fopenmp,-fvisibility=hidden,-Wall"]
 
 
@@ -190,7 +189,7 @@ def plan_cuda(torch: Torch) -> tuple[Cuda | None, str]:
         obstacle = f"PyTorch {torch.version} is a build without CUDA"
     elif nvcc is None:
         obstacle = (
-            f"PyTorch {torch.version} is built for CUDA {torch.cuda}, but there is no nvcc on PATH or in CUDA_HOME"
+            f"PyTorch {torch.version} is built for CUDA {torch.cuda}, but there is no nvcc in CUDA_HOME or on PATH"
         )
     else:
         version, home = ask_nvcc(nvcc)

@@ -29,7 +29,13 @@ def broken_torchvision(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
-def test_facts_of_this_environment():
+@pytest.fixture
+def sound_torchvision(monkeypatch):
+    """Seconds saved: a real one is imported in a process of its own."""
+    monkeypatch.setattr(module, "torchvision_problem", lambda: None)
+
+
+def test_facts_of_this_environment(sound_torchvision):
     diagnosis = doctor()
     facts = dict(diagnosis.facts)
     assert facts["PyTorch"] == torch.__version__
@@ -54,7 +60,7 @@ def test_torchvision_that_is_not_there(monkeypatch):
     assert "not installed (optional: CIFAR-10" in dict(doctor().facts)["torchvision"]
 
 
-def test_inactive_kernels_are_a_problem_with_their_reason(monkeypatch):
+def test_inactive_kernels_are_a_problem_with_their_reason(sound_torchvision, monkeypatch):
     monkeypatch.setattr(ops, "status", lambda: ops.KernelStatus(False, "the kernels were built for PyTorch 9.9"))
     diagnosis = doctor()
     assert "not active: the kernels were built for PyTorch 9.9" in str(diagnosis)

@@ -79,6 +79,7 @@ class Dataset:
         class_order: labels from head to tail, as asked for.
         views: name of the two views that suit these images (`two_views`).
         augment: name of the supervised augmentation that suits them (`augment`).
+        root: the directory that they were read from, if any: a run remembers it.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Dataset:
     class_order: tuple[int, ...] = ()
     views: str = "barlow-cifar"
     augment: str = "cifar"
+    root: str | None = None
 
     @property
     def num_classes(self) -> int:

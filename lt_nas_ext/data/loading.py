@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -72,7 +73,7 @@ def load(
     elif name in ("cifar10", "cifar100"):
         source = cifar(name, root)
     elif name == "folder":
-        return cut(folder(root, size, channels), imbalance, factor, seed, class_order, n_max)
+        return _read_from(root, cut(folder(root, size, channels), imbalance, factor, seed, class_order, n_max))
     else:
         directory = isinstance(name, str) and os.path.isdir(name)
         hint = f"; for a directory: data='folder', root={name!r}" if directory else ""
@@ -81,7 +82,12 @@ def load(
         raise UserError(f"channels: got {channels!r} for {source.name}; it is for data='folder' only")
     if size is not None:
         source = sources.resized(source, size)
-    return cut(source, imbalance, factor, seed, class_order, n_max)
+    return _read_from(root, cut(source, imbalance, factor, seed, class_order, n_max))
+
+
+def _read_from(root: PathLike | None, data: Dataset) -> Dataset:
+    """The data set with the directory that a run must remember to find the images again."""
+    return data if root is None else dataclasses.replace(data, root=os.path.abspath(root))
 
 
 def from_dataset(
