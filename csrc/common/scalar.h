@@ -9,10 +9,15 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #define LT_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define LT_HOST_DEVICE inline
+#endif
+
+// Only the device's compiler knows these; nvcc's host pass and plain compilers would warn.
+#if defined(__CUDA_ARCH__)
 #define LT_UNROLL _Pragma("unroll")
 #define LT_UNROLL_4 _Pragma("unroll 4")
 #else
-#define LT_HOST_DEVICE inline
 #define LT_UNROLL
 #define LT_UNROLL_4
 #endif

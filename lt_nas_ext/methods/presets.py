@@ -63,14 +63,14 @@ PAPER_SSF = replace(
 # [ours] Minutes on two cores: a small supernet on the 527 digits of mu = 0.1, and an alpha learning rate with
 # steps * lr >= 3, so that a gate can reach 0.95. Barlow Twins is divided by its width: the plain sum's gradient
 # on alpha would drown the zero-one loss.
-DEMO_DARTS = replace(DARTS, preset="demo-darts", epochs=10, channels=8, layers=4, alpha_lr=0.08)
+DEMO_DARTS = replace(DARTS, preset="demo-darts", epochs=7, channels=8, layers=4, alpha_lr=0.12)
 DEMO_SSF = replace(
     PAPER_SSF,
     preset="demo-ssf",
-    epochs=10,
+    epochs=7,
     channels=8,
     layers=4,
-    alpha_lr=0.08,
+    alpha_lr=0.12,
     lambda_01=5.0,
     bt_scale="dim",
     projector=(256, 256, 256),

@@ -52,7 +52,8 @@ void run_backward(const T* dy, const T* const* x, T* const* dx, const int* slots
   const int64_t blocks = (n + kTileElements<T> - 1) / kTileElements<T>;
   std::vector<double> dots(rows * K, 0.0);
   for (int begin = 0; begin < count; begin += kMaxCandidates) {
-    const Candidates<T> c = candidates<T>(x + begin, dx + begin, slots + begin, std::min(kMaxCandidates, count - begin));
+    const Candidates<T> c =
+        candidates<T>(x + begin, dx + begin, slots + begin, std::min(kMaxCandidates, count - begin));
     std::vector<A> partial(c.count * blocks, A(-1e30));
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t base = block * kTileElements<T>;
@@ -84,15 +85,15 @@ void run_backward(const T* dy, const T* const* x, T* const* dx, const int* slots
 
 }  // namespace
 
-#define LT_HOST_RUN(name, T)                                                                                           \
-  extern "C" void forward_##name(const T* const* x, const int* slots, int count, const T* alpha, int rows, int K,      \
-                                 int gate, T* y, int64_t n, bool aligned) {                                           \
-    run_forward<T>(x, slots, count, alpha, rows, K, gate, y, n, aligned);                                             \
-  }                                                                                                                    \
-  extern "C" void backward_##name(const T* dy, const T* const* x, T* const* dx, const int* slots, int count,           \
-                                  const T* alpha, int rows, int K, int gate, double* grad_alpha, int64_t n,            \
-                                  bool aligned) {                                                                      \
-    run_backward<T>(dy, x, dx, slots, count, alpha, rows, K, gate, grad_alpha, n, aligned);                            \
+#define LT_HOST_RUN(name, T)                                                                                      \
+  extern "C" void forward_##name(const T* const* x, const int* slots, int count, const T* alpha, int rows, int K, \
+                                 int gate, T* y, int64_t n, bool aligned) {                                       \
+    run_forward<T>(x, slots, count, alpha, rows, K, gate, y, n, aligned);                                         \
+  }                                                                                                               \
+  extern "C" void backward_##name(const T* dy, const T* const* x, T* const* dx, const int* slots, int count,      \
+                                  const T* alpha, int rows, int K, int gate, double* grad_alpha, int64_t n,       \
+                                  bool aligned) {                                                                 \
+    run_backward<T>(dy, x, dx, slots, count, alpha, rows, K, gate, grad_alpha, n, aligned);                       \
   }
 LT_HOST_RUN(float, float)
 LT_HOST_RUN(double, double)

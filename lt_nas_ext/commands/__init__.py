@@ -1,0 +1,50 @@
+"""The commands of `lt-nas`: a dataclass each, whose fields are the flags and whose `run` does the work.
+
+Settings are those of the Python API. A preset is looked up before the flags are parsed and gives their defaults, so
+that `--help` shows the numbers that would be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from lt_nas_ext.commands.images import Describe
+from lt_nas_ext.commands.printing import log_to_terminal
+from lt_nas_ext.commands.showing import Demo, Doctor, Report
+from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
+
+TYPES: dict[str, type[Any]] = {
+    "search": Search,
+    "retrain": Retrain,
+    "evaluate": Evaluate,
+    "report": Report,
+    "data describe": Describe,
+    "demo": Demo,
+    "doctor": Doctor,
+}
+
+DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {"search": search_defaults, "retrain": retrain_defaults}
+"""Commands whose defaults depend on their flags."""
+
+
+def run(name: str, words: Sequence[str]) -> None:
+    """Parse the flags of a command and run it.
+
+    Raises:
+        UserError: the input cannot be used.
+        SystemExit: after --help, or with code 2 after a flag that is none.
+        Interrupted: Ctrl-C during a run.
+    """
+    log_to_terminal()
+    default = DEFAULTS[name](words) if name in DEFAULTS else None
+    command = tyro.cli(
+        TYPES[name],
+        args=list(words),
+        prog=f"lt-nas {name}",
+        default=default,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    command.run()

@@ -1,0 +1,106 @@
+"""Which images: the flags of every command that loads some, and `lt-nas data describe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lt_nas_ext import data as lt_data
+from lt_nas_ext.commands.printing import bars, say
+from lt_nas_ext.data import Dataset
+from lt_nas_ext.engine import read_config
+from lt_nas_ext.errors import UserError
+
+OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+"""Flags that need not be given: without tyro's `{None}|` and `(default: None)`."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images."""
+
+    data: str = "digits"
+    """digits (scikit-learn's 1797, at hand), cifar10 or cifar100 (need torchvision), or folder (see --root)."""
+    imbalance: Literal["balance", "exp", "step"] = "balance"
+    """Images a class, as LDAM-DRW: all, or an exponential tail, or n_max for one half and n_min for the other."""
+    factor: OptionalFloat = None
+    """Imbalance factor n_min / n_max in (0, 1]; 0.1 is an imbalance ratio of 10. Needed with exp and step."""
+    data_seed: int = 0
+    """Random seed of the choice of images within each class; the test images do not depend on it."""
+    root: OptionalPath = None
+    """Directory of a folder (ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*), or where CIFAR lies."""
+    image_size: OptionalInt = None
+    """Side in pixels to which images are resized and cropped; by default as they are, or their median side."""
+    n_max: OptionalInt = None
+    """Training images of the largest class; by default the most that every class can follow."""
+    class_order: Names = ()
+    """Class names from head to tail; by default the data set's own order."""
+
+    def load(self) -> Dataset:
+        """The data set."""
+        if self.factor is None and self.imbalance != "balance":
+            raise UserError(f"factor: --imbalance {self.imbalance} needs it; give --factor 0.1, say (n_min / n_max)")
+        return lt_data.load(
+            self.data,
+            self.imbalance,
+            1.0 if self.factor is None else self.factor,
+            self.data_seed,
+            list(self.class_order) or None,
+            self.root,
+            self.image_size,
+            self.n_max,
+        )
+
+
+@dataclass(frozen=True)
+class Describe:
+    """What a data set holds, before anything is trained on it."""
+
+    data: DataOptions = field(default_factory=DataOptions)
+    """Which images."""
+
+    def run(self) -> None:
+        """Print sizes and groups, and a bar for each class."""
+        data = self.data.load()
+        sizes, *more = data.describe().splitlines()
+        say("\n".join([sizes, *more[:-1]]))
+        most = max(data.counts)
+        order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
+        bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
+
+
+def data_of_run(path: Path, root: Path | None = None) -> Dataset:
+    """The images of a run, loaded again and checked against what it wrote down.
+
+    Args:
+        path: run directory of a search or a retraining.
+        root: where the images lie, if they moved since.
+
+    Raises:
+        UserError: it is no run, its images are not there, or they are not the same any more.
+    """
+    about = read_config(path)["data"]
+    name, shape, counts = about["name"], tuple(about["image_shape"]), tuple(about["counts"])
+    if name not in lt_data.DATA:
+        raise UserError(
+            f"run: {path} was made from images of your own ({name!r}); use lt.retrain and lt.evaluate in Python"
+        )
+    cut = (about["imbalance"], about["factor"], about["seed"], about["class_order"], root or about.get("root"))
+    equal = len(set(counts)) == 1
+    n_max = max(counts) if equal or about["imbalance"] != "balance" else None
+    channels = shape[0] if name == "folder" else None
+    data = lt_data.load(name, *cut, None, n_max, channels)
+    if data.image_shape != shape:
+        data = lt_data.load(name, *cut, shape[1], n_max, channels)
+    if data.image_shape != shape or data.counts != counts or list(data.class_names) != about["class_names"]:
+        raise UserError(
+            f"run: {path} was made from {sum(counts)} training images of {len(counts)} classes, {shape}; now "
+            f"{name} has {len(data.train)} of {data.num_classes}, {data.image_shape}. Point --root at the same images"
+        )
+    return data

@@ -1,0 +1,156 @@
+"""`lt-nas search`, `retrain` and `evaluate`: the settings of the Python API as flags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from lt_nas_ext import api
+from lt_nas_ext.commands.images import DataOptions, OptionalPath, data_of_run
+from lt_nas_ext.commands.printing import bars, percent, say
+from lt_nas_ext.commands.showing import print_table
+from lt_nas_ext.data import Dataset
+from lt_nas_ext.engine import RetrainSettings, evaluate, load_classifier, read_config, run_retrain, run_search
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import longtailed_top1
+from lt_nas_ext.methods import SearchSettings
+from lt_nas_ext.space import Genotype
+
+Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Search the cells of a network. Afterwards: lt-nas retrain --run OUT.
+
+    Ctrl-C ends it cleanly after the step in hand; the same command with --resume continues where it was.
+    """
+
+    data: DataOptions = field(default_factory=DataOptions)
+    """Which images."""
+    settings: SearchSettings = field(default_factory=SearchSettings)
+    """Every number of the search; the preset gives the defaults."""
+    out: OptionalPath = None
+    """Run directory to write; by default runs/METHOD-DATA-SEED."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Continue the run in OUT; where there is none, begin it."""
+
+    def run(self) -> None:
+        """Search, and say what was found and where it lies."""
+        settings = self.settings
+        out = self.out or Path("runs", f"{settings.method}-{self.data.data}-{settings.seed}")
+        found = run_search(self.data.load(), settings, out, self.resume)
+        health = found.health
+        say(str(found.genotype))
+        decided = f"{health['polarised_gates']} of {health['gates']} gates decided"
+        say(f"{decided}, {health['skip_share']:.0%} of the operations are skip connections")
+        say(f"next: lt-nas retrain --run {out}")
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train a network on its own and measure its last weights on the test images.
+
+    One of --run, --genotype and --network says which; with --run the images are those of the search.
+    """
+
+    source: Annotated[Path | None, tyro.conf.arg(name="run", metavar="PATH", help_behavior_hint="")] = None
+    """Run directory of a finished search: its genotype, its images."""
+    genotype: OptionalPath = None
+    """Genotype file, json or the text Genotype(normal=[...], ...) of DARTS."""
+    network: Annotated[Baseline | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """A network that no search made, to compare with."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """Which images."""
+    settings: RetrainSettings = field(default_factory=RetrainSettings)
+    """Every number of the training."""
+    out: OptionalPath = None
+    """Run directory to write; by default RUN/retrain, or runs/NETWORK-DATA-SEED."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Continue the run in OUT; where there is none, begin it."""
+
+    def run(self) -> None:
+        """Train, and print the figures."""
+        what, data, out = self._what()
+        run_retrain(what, data, self.settings, out, self.resume)
+        print_table([self.source if self.source and self.out is None else out])
+
+    def _what(self) -> tuple[Genotype | str, Dataset, Path]:
+        given = [x for x in (self.source, self.genotype, self.network) if x is not None]
+        if len(given) != 1:
+            raise UserError(f"run: got {len(given)} of --run, --genotype and --network; wanted one of them")
+        if self.source is not None:
+            if replace(self.data, root=None) != DataOptions():
+                raise UserError("data: with --run the images are those of the search; leave out --data, --imbalance, …")
+            found = self.source / "genotype.json"
+            read_config(self.source)
+            if not found.exists():
+                raise UserError(f"run: {self.source} holds no genotype yet; finish the search first (--resume)")
+            data = data_of_run(self.source, self.data.root)
+            return Genotype.load(found), data, self.out or self.source / "retrain"
+        if self.genotype is not None:
+            name, what = self.genotype.stem, Genotype.load(self.genotype)
+            return what, self.data.load(), self.out or self._default_out(name)
+        assert self.network is not None
+        return self.network, self.data.load(), self.out or self._default_out(self.network)
+
+    def _default_out(self, name: str) -> Path:
+        return Path("runs", f"{name}-{self.data.data}-{self.settings.seed}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained network on the test images of its run."""
+
+    source: Annotated[Path, tyro.conf.arg(name="run")]
+    """Run directory of a retraining, or of the search that it belongs to."""
+    root: OptionalPath = None
+    """Where the images lie now, if they moved."""
+    device: str = "cpu"
+    """Where to compute: cpu, cuda, cuda:1, ..."""
+
+    def run(self) -> None:
+        """Print every figure."""
+        inner = self.source / "retrain"
+        directory = inner if inner.is_dir() and not (self.source / "model.pt").exists() else self.source
+        model = load_classifier(directory, device=self.device)
+        data = data_of_run(directory, self.root)
+        figures = evaluate(model, data.test)
+        for name in ("top1", "macro", "many", "medium", "few"):
+            say(f"{name:<12}{percent(getattr(figures, name))}")
+        say(f"{'long-tailed':<12}{percent(longtailed_top1(figures.per_class, data.counts))}")
+        say(f"{'ECE':<12}{figures.ece:.3f}")
+        order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
+        bars(
+            [
+                (data.class_names[c], figures.per_class[c], f"{percent(figures.per_class[c])}  n {data.counts[c]}")
+                for c in order
+            ]
+        )
+
+
+def search_defaults(words: Sequence[str]) -> Search:
+    """`Search` with the numbers of the preset that the flags name, or of the method's paper preset."""
+    return Search(settings=api.search_settings(_value(words, "--method"), _value(words, "--preset"), {}))
+
+
+def retrain_defaults(words: Sequence[str]) -> Retrain:
+    """`Retrain` with the seed of the search that the flags name."""
+    directory = _value(words, "--run")
+    if directory is None:
+        return Retrain()
+    return Retrain(settings=RetrainSettings(seed=read_config(directory)["settings"].get("seed", 0)))
+
+
+def _value(words: Sequence[str], flag: str) -> str | None:
+    """What stands behind a flag, before the whole line is parsed."""
+    for i, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return word[len(flag) + 1 :]
+        if word == flag and i + 1 < len(words):
+            return words[i + 1]
+    return None

@@ -1,0 +1,266 @@
+"""The page of a run: one html file that holds everything, opens anywhere and asks no server for anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.report import curves, palette, tables
+from lt_nas_ext.report.cells import STRIDE_NOTE, draw_cell
+from lt_nas_ext.report.gates import gates_over_epochs
+from lt_nas_ext.report.reproduce import reproduce
+from lt_nas_ext.report.runs import Network, Run, read_networks
+
+MANY_SKIPS = 0.5
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG with a heading and a line that says how to read it."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+    code: str = ""
+
+
+def write_report(runs: Iterable[str | Path] | Sequence[Network], path: str | Path) -> Path:
+    """Write the page of these runs.
+
+    Args:
+        runs: run directories (see `read_networks`), or networks already read.
+        path: the html file to write.
+
+    Returns:
+        `path`, absolute.
+
+    Raises:
+        UserError: no run, a directory that is none, or a file that cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as run:
+    ...     _ = Path(run, "config.json").write_text('{"kind": "search", "settings": {"method": "darts"}}')
+    ...     write_report([run], Path(run, "report.html")).name
+    'report.html'
+    """
+    listed = list(runs)
+    networks = [n for n in listed if isinstance(n, Network)]
+    networks += read_networks([p for p in listed if not isinstance(p, Network)])
+    if not networks:
+        raise UserError("runs: got none; wanted one or more run directories, such as runs/*")
+    path = Path(path).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(networks), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"out: the report cannot be written to {path}: {error.strerror}") from None
+    return path
+
+
+def render(networks: Sequence[Network]) -> str:
+    """The page as text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # class names, paths and settings come from users
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    results = tables.rows(networks)
+    columns, cells = tables.columns_and_cells(results)
+    searches = {n.name: n for n in networks if n.search}
+    return environment.get_template("page.html.j2").render(
+        palette=palette,
+        title=_title(networks),
+        summary=_summary(networks),
+        columns=columns,
+        rows=[(curves.colours(networks)[row.network], line) for row, line in zip(results, cells, strict=True)],
+        one_seed=all(row.seeds == 1 for row in results),
+        classes=Markup(curves.per_class_accuracy(networks) or _counts(networks)),
+        cells=[_cells(network) for network in networks if network.genotype],
+        search=Markup(curves.search_curves(networks)),
+        gates=[_gates(network) for network in searches.values() if network.search and network.search.history],
+        training=Markup(curves.training_curves(networks)),
+        health_names=list(searches),
+        health=_health(searches),
+        warnings=_warnings(networks),
+        settings=_settings(networks),
+        versions=_versions(networks),
+        commands=[(network.name, reproduce(network)) for network in networks],
+    )
+
+
+def _title(networks: Sequence[Network]) -> str:
+    names = list(dict.fromkeys(n.name for n in networks))
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    data = list(dict.fromkeys(str(n.run.data.get("name", "unknown images")) for n in networks))
+    return f"{listed} on {', '.join(data)}"
+
+
+def _summary(networks: Sequence[Network]) -> list[str]:
+    """What was run on, a sentence a data set."""
+    sentences = []
+    for run in {_data_words(n.run): n.run for n in networks}.values():
+        words = _data_words(run)
+        if run.counts and min(run.counts) > 0:
+            most, least = max(run.counts), min(run.counts)
+            words += f": {sum(run.counts):,} training images of {len(run.counts)} classes, {most:,} … {least:,} a class"
+            words += f" (imbalance ratio {most / least:.3g}), {run.data.get('test_images', '?')} test images"
+        sentences.append(words)
+    return sentences
+
+
+def _data_words(run: Run) -> str:
+    data = run.data
+    words = str(data.get("name", "unknown images"))
+    if data.get("imbalance", "balance") != "balance":
+        words += f", {data['imbalance']} μ = {data.get('factor')}"
+    return f"{words}, subset seed {data.get('seed', '?')}"
+
+
+def _counts(networks: Sequence[Network]) -> str:
+    run = networks[0].run
+    return curves.label_distribution(run.counts, run.class_names)
+
+
+def _cells(network: Network) -> Picture:
+    genotype = network.genotype
+    assert genotype is not None
+    nodes = network.search.settings.get("nodes") if network.search else None
+    note = "found by the search" if network.searched else "not searched"
+    note += {None: "", "random": ", drawn at random"}.get(genotype.rule, f", derived by the rule {genotype.rule}")
+    normal = draw_cell(genotype.normal, "Normal cell", nodes=nodes)
+    reduce = draw_cell(genotype.reduce, "Reduction cell", STRIDE_NOTE, nodes)
+    pair = Markup("").join(map(_shrinking, (normal, reduce)))
+    return Picture(network.name + _seed_words(network), pair, note, str(genotype))
+
+
+def _shrinking(svg: str) -> Markup:
+    """A box that gives way down to 0.7 of the drawing's width before it moves below its neighbour."""
+    match = re.search(r'width="(\d+)"', svg)
+    assert match is not None
+    width = int(match[1])
+    return Markup('<div style="flex:1 1 {}px;max-width:{}px">{}</div>').format(width * 7 // 10, width, Markup(svg))
+
+
+def _gates(network: Network) -> Picture:
+    assert network.search is not None
+    return Picture(network.name + _seed_words(network), Markup(gates_over_epochs(network.search, network.name)))
+
+
+def _seed_words(network: Network) -> str:
+    return f", seed {network.seed}" if network.seed is not None else ""
+
+
+def _health(searches: Mapping[str, Network]) -> list[tuple[str, str, list[str]]]:
+    """Rows of the health table: figure, what it means, its value for each search."""
+    all_figures = [_figures(n) for n in searches.values()]
+    if not any(all_figures):
+        return []
+    rows = []
+    for title, meaning, show in _HEALTH:
+        values = [show(figures) for figures in all_figures]
+        if any(value is not None for value in values):
+            rows.append((title, meaning, [value if value is not None else tables.EMPTY for value in values]))
+    return rows
+
+
+def _figures(network: Network) -> Mapping[str, Any]:
+    return (network.search.metrics.get("health") or {}) if network.search else {}
+
+
+def _gate(figures: Mapping[str, Any], name: str) -> str | None:
+    return None if figures.get(name) is None else f"{figures[name]:.2f}"
+
+
+def _share(figures: Mapping[str, Any], name: str) -> str | None:
+    return None if figures.get(name) is None else f"{100 * figures[name]:.0f} %"
+
+
+def _polarised(figures: Mapping[str, Any]) -> str | None:
+    return f"{figures['polarised_gates']} of {figures['gates']}" if figures.get("gates") else None
+
+
+def _gradients(figures: Mapping[str, Any]) -> str | None:
+    ratios = figures.get("gradient_ratio") or {}
+    return ", ".join(f"{value:.3g}" for value in ratios.values()) or None
+
+
+def _ends(figures: Mapping[str, Any]) -> str | None:
+    ends = _gate(figures, "lowest_gate"), _gate(figures, "highest_gate")
+    return None if None in ends else " … ".join(map(str, ends))
+
+
+_HEALTH = (
+    ("reachable gate", "the largest gate that the learning rate of α allows in the steps there were",
+     lambda f: _gate(f, "reachable_gate")),
+    ("polarised gates", "gates above 0.9 or below 0.1 at the end: they have decided", _polarised),
+    ("gates", "lowest and highest at the end", _ends),
+    ("skip connections", "share of the chosen operations; near 100 % the search has collapsed",
+     lambda f: _share(f, "skip_share")),
+    ("agreement", "edges in common between genotypes of consecutive epochs, over the last ones; 100 % is settled",
+     lambda f: _share(f, "genotype_agreement")),
+    ("gradients on α", "norm of the task's gradient over that of the zero-one loss; 1 is balance", _gradients),
+)  # fmt: skip
+
+
+def _warnings(networks: Sequence[Network]) -> list[tuple[str, str]]:
+    """What a reader must know before believing the pictures: (network, text)."""
+    found: list[tuple[str, str]] = []
+    for network in networks:
+        figures = _figures(network)
+        found += [(network.name, str(text)) for text in figures.get("warnings") or ()]
+        if (figures.get("skip_share") or 0.0) >= MANY_SKIPS:
+            share = f"{100 * figures['skip_share']:.0f} %"
+            found.append(
+                (network.name, f"{share} of the chosen operations are skip connections; the search may have collapsed")
+            )
+        if figures.get("polarised_gates") == 0:
+            text = f"none of the {figures['gates']} gates decided (above 0.9 or below 0.1); the cells rank open ones"
+            found.append((network.name, text))
+        if network.search and not network.search.finished:
+            found.append((network.name, f"the search is not finished ({len(network.search.history)} epochs so far)"))
+        if network.training and not network.training.finished:
+            found.append(
+                (network.name, f"the training is not finished ({len(network.training.history)} epochs so far)")
+            )
+    return list(dict.fromkeys(found))
+
+
+def _settings(networks: Sequence[Network]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(title, directory, settings) of every run."""
+    shown = []
+    for network in networks:
+        for kind, run in (("search", network.search), ("training", network.training)):
+            if run is not None:
+                pairs = [(name, _value_words(value)) for name, value in run.settings.items()]
+                shown.append((f"{network.name}, {kind}{_seed_words(network)}", str(run.path), pairs))
+    return shown
+
+
+def _value_words(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value_words, value))
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _versions(networks: Sequence[Network]) -> list[str]:
+    """The versions of the runs, each combination once."""
+    lines = []
+    for network in networks:
+        versions = network.run.config.get("versions") or {}
+        parts = [f"{label} {versions[key]}" for key, label in _VERSIONS.items() if versions.get(key)]
+        if "kernels" in versions:
+            parts.append("compiled kernels" if versions["kernels"] else "eager twins, no compiled kernels")
+        lines.append(", ".join(parts))
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+_VERSIONS = {"lt_nas_ext": "lt_nas_ext", "torch": "PyTorch", "cuda": "CUDA", "python": "Python", "machine": "on"}

@@ -1,0 +1,303 @@
+"""`lt-nas`: what it prints, how it ends. Most of it in this process, the exit codes once from outside."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_runs import demo_runs, search_run
+
+from lt_nas_ext import cli
+from lt_nas_ext.commands.images import DataOptions, data_of_run
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods import PRESETS
+
+TAIL = ["--data", "digits", "--imbalance", "exp", "--factor", "0.1"]
+TINY = ["--epochs", "1", "--batch-size", "128", "--channels", "2", "--layers", "1", "--nodes", "1", "--alpha-lr", "1"]
+TINY_TRAINING = ["--epochs", "1", "--channels", "2", "--layers", "1"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a command line."""
+    capsys.readouterr()
+    code = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def lt_nas(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lt_nas_ext", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    code, out, _ = call(capsys, *words)
+    assert code == 0 and all(command in out for command in cli.COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "--version")[1].startswith("lt-nas 0.")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, err = call(capsys, *command.split(), "--help")
+    assert code == 0 and f"lt-nas {command}" in out and not err
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], "(default: paper-ssf)"),
+        (["--method", "darts"], "(default: 50)"),
+        (["--method=fair-darts"], "(default: authors-fairdarts)"),
+        (["--preset", "demo-darts"], f"(default: {PRESETS['demo-darts'].alpha_lr})"),
+    ],
+)
+def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str], words: list[str], shown: str) -> None:
+    code, out, _ = call(capsys, "search", *words, "--help")
+    assert code == 0 and shown in " ".join(out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["serch"], "command: got 'serch'; did you mean 'search'?"),
+        (["xyz"], "command: got 'xyz'; there are: search, retrain"),
+        (["data"], "wanted 'data describe'"),
+        (["data", "describe", "--imbalance", "exp"], "factor: --imbalance exp needs it"),
+        (["data", "describe", "--data", "mnist"], "data: got 'mnist'; wanted one of digits"),
+        (["data", "describe", "--data", "folder", "--root", "no/where"], "no/where"),
+        (["data", "describe", "--imbalance", "exp", "--factor", "2"], "factor"),
+        (["search", "--method", "dart"], "method: got 'dart'; did you mean 'darts'?"),
+        (["search", "--preset", "paper"], "preset: got 'paper'"),
+        (
+            ["search", "--method", "darts", "--preset", "paper-ssf"],
+            "'paper-ssf' is a preset of 'ssf-nas', not of 'darts'",
+        ),
+        (["retrain"], "got 0 of --run, --genotype and --network; wanted one of them"),
+        (["retrain", "--run", "no/where"], "holds no run"),
+        (["retrain", "--network", "random", "--genotype", "x"], "got 2 of --run"),
+        (["retrain", "--genotype", "no/where.json"], "no/where.json: cannot be read as a genotype"),
+        (["evaluate", "--run", "no/where"], "not there"),
+        (["report"], "runs: got none; wanted one or more run directories"),
+        (["report", "no/where"], "runs: 'no/where' is not a directory"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_code_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("lt-nas: error: ") and message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["search", "--epochs", "x"], "invalid literal for int"),
+        (["search", "--epoch", "3"], "--epochs"),
+        (["search", "--imbalance", "exq"], "balance"),
+        (["search", "--epochs", "0"], "epochs: got 0; wanted a whole number, at least 1"),
+        (["search", "--factor"], "--factor"),
+        (["evaluate"], "--run"),
+        (["retrain", "--network", "vgg"], "resnet32"),
+    ],
+)
+def test_a_wrong_flag_is_named_and_code_2(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    code, _, err = call(capsys, *words)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = tmp_path / "ssf"
+    search = ["search", "--method", "ssf-nas", *TAIL, *TINY, "--projector", "8", "8", "--seed", "3", "--out", run]
+    code, out, err = call(capsys, *search)
+    assert code == 0 and "Genotype(normal=" in out and out.rstrip().endswith(f"next: lt-nas retrain --run {run}")
+    assert "ssf-nas search epoch 0" in err  # no terminal: a line an epoch
+
+    code, _, err = call(capsys, *search)
+    assert code == 2 and "already holds a run" in err and "--resume" in err
+    assert call(capsys, *search, "--resume")[0] == 0
+
+    code, out, _ = call(capsys, "retrain", "--run", run, *TINY_TRAINING)
+    assert code == 0 and "SSF-NAS" in out and "macro" in out
+    assert json.loads((run / "retrain" / "config.json").read_text())["settings"]["seed"] == 3  # the search's
+
+    code, out, _ = call(capsys, "evaluate", "--run", run)
+    metrics = json.loads((run / "retrain" / "metrics.json").read_text())
+    assert code == 0 and f"macro       {100 * metrics['macro']:.1f} %" in out and "n 130" in out
+    assert call(capsys, "evaluate", "--run", run / "retrain")[1] == out
+
+    code, out, _ = call(capsys, "report", run)
+    assert code == 0 and out.splitlines()[-1] == str(run / "report.html")
+    assert "SSF-NAS" in (run / "report.html").read_text()
+
+
+def test_other_images_cannot_be_slipped_under_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = search_run(tmp_path / "a")
+    code, _, err = call(capsys, "retrain", "--run", run, "--imbalance", "step", "--factor", "0.1")
+    assert code == 2 and "with --run the images are those of the search" in err
+
+
+def test_a_search_that_is_not_finished_cannot_be_retrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call(capsys, "retrain", "--run", search_run(tmp_path / "a", finished=False))
+    assert code == 2 and "holds no genotype yet; finish the search first" in err
+
+
+@pytest.mark.parametrize("kind", ["network", "genotype"])
+def test_retrain_without_a_search(capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str) -> None:
+    text = "Genotype(normal=[('skip_connect', 0), ('sep_conv_3x3', 1)], normal_concat=[2],"
+    (tmp_path / "mine.txt").write_text(text + " reduce=[('skip_connect', 0), ('skip_connect', 1)], reduce_concat=[2])")
+    what = ["--network", "small-conv-net"] if kind == "network" else ["--genotype", tmp_path / "mine.txt"]
+    out_dir = tmp_path / "out"
+    code, out, _ = call(capsys, "retrain", *what, *TAIL, *TINY_TRAINING, "--out", out_dir)
+    assert code == 0 and ("SmallConvNet" if kind == "network" else "out") in out
+
+
+def test_default_directories(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "search", "--method", "darts", *TINY, "--seed", "2")[0] == 0
+    assert call(capsys, "retrain", "--network", "small-conv-net", *TINY_TRAINING)[0] == 0
+    assert {p.name for p in Path("runs").iterdir()} == {"darts-digits-2", "small-conv-net-digits-0"}
+
+
+def test_report_of_several_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "report", *demo_runs(tmp_path), "--markdown")
+    assert code == 0 and out.startswith("| network | searched |")
+    assert out.splitlines()[-1] == str(tmp_path / "report.html") and (tmp_path / "report.html").exists()
+    code, out, _ = call(capsys, "report", tmp_path, "--out", tmp_path / "sub" / "page.html")
+    assert out.splitlines()[-1] == str(tmp_path / "sub" / "page.html")
+
+
+def test_data_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "data", "describe", *TAIL)
+    lines = out.splitlines()
+    assert code == 0 and "imbalance ratio 10" in out and "many (> 100) 1" in out
+    bars = [line.count("█") for line in lines if "█" in line]
+    assert len(bars) == 10 and bars == sorted(bars, reverse=True)
+    assert lines[3].endswith(" 130") and lines[-1].endswith(" 13")
+
+
+def test_class_order_and_size(capsys: pytest.CaptureFixture[str]) -> None:
+    order = [str(c) for c in range(9, -1, -1)]
+    code, out, _ = call(
+        capsys, "data", "describe", *TAIL, "--image-size", "6", "--n-max", "50", "--class-order", *order
+    )
+    assert code == 0 and "1×6×6" in out and out.splitlines()[3].startswith("9 ") and out.splitlines()[3].endswith(" 50")
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0 and "PyTorch" in out and "kernels" in out
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Three classes of 12, 8 and 6 grey images of 10×10 pixels."""
+    rng = np.random.default_rng(0)
+    for name, count in (("cat", 12), ("dog", 8), ("eel", 6)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 255, (10, 10), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_run_finds_its_folder_again(capsys: pytest.CaptureFixture[str], pictures: Path) -> None:
+    run = pictures.parent / "run"
+    folder = ["--data", "folder", "--root", pictures]
+    assert call(capsys, "search", "--method", "darts", *folder, *TINY, "--out", run)[0] == 0
+    searched = DataOptions("folder", root=pictures).load()
+    assert data_of_run(run).train.files == searched.train.files
+    pictures.rename(pictures.parent / "moved")
+    with pytest.raises(UserError, match="pictures"):
+        data_of_run(run)
+    assert data_of_run(run, pictures.parent / "moved").counts == searched.counts
+    (pictures.parent / "moved" / "cat" / "3.png").unlink()
+    (pictures.parent / "moved" / "cat" / "4.png").unlink()
+    with pytest.raises(UserError, match="Point --root at the same images"):
+        data_of_run(run, pictures.parent / "moved")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DataOptions(),
+        DataOptions(imbalance="step", factor=0.1, data_seed=5, n_max=60),
+        DataOptions(imbalance="exp", factor=0.05, class_order=tuple("5678901234"), image_size=12),
+    ],
+)
+def test_a_run_finds_the_very_images_again(tmp_path: Path, options: DataOptions) -> None:
+    from lt_nas_ext.engine import RetrainSettings, run_retrain
+
+    data = options.load()
+    run_retrain("small-conv-net", data, RetrainSettings(epochs=1, channels=2, batch_size=512), tmp_path / "run")
+    again = data_of_run(tmp_path / "run")
+    assert (again.train.files, again.test.files) == (data.train.files, data.test.files)
+    assert again.image_shape == data.image_shape and again.class_order == data.class_order
+
+
+def test_a_data_set_of_ones_own_is_not_for_the_shell(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="images of your own"):
+        data_of_run(search_run(tmp_path / "a", name="own"))
+
+
+def test_a_missing_tyro_is_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_tyro(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "tyro":
+            raise ImportError("No module named 'tyro'")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without_tyro)
+    code, _, err = call(capsys, "doctor")
+    assert (
+        code == 2
+        and err == "lt-nas: error: the command line needs the package tyro, which is not installed: pip install tyro\n"
+    )
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    slow = ["--epochs", "1", "--batch-size", "128", "--channels", "2", "--layers", "1", "--nodes", "1"]
+    code, _, err = call(capsys, "search", "--method", "darts", *TAIL, *slow, "--out", tmp_path / "a")
+    warning = next(line for line in err.splitlines() if "warning" in line)
+    assert code == 0 and warning.startswith("lt-nas: warning: ") and ".py" not in warning
+
+
+def test_from_outside() -> None:
+    good, bad = lt_nas("--help"), lt_nas("search", "--method", "dart")
+    assert (good.returncode, good.stderr) == (0, "") and "usage: lt-nas COMMAND" in good.stdout
+    assert bad.returncode == 2 and "Traceback" not in bad.stderr
+
+
+def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    words = ["search", "--method", "darts", *TAIL, *TINY[2:], "--epochs", "9999", "--out", str(run)]
+    process = subprocess.Popen([sys.executable, "-m", "lt_nas_ext", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 90
+        while not (run / "checkpoint.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert f"saved in {run}" in err
+    assert err.splitlines()[-1] == f"continue with: python -m lt_nas_ext {' '.join(words[:-1])} '{run}' --resume"
