@@ -23,8 +23,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     profile = "slow" if config.getoption("--slow") else "default"
     settings.load_profile(os.environ.get("LT_NAS_EXT_TEST_PROFILE", profile))
-    if "OMP_NUM_THREADS" not in os.environ:  # the tests' tensors are small: more threads only wait for each other
-        torch.set_num_threads(min(4, torch.get_num_threads()))
+    if "OMP_NUM_THREADS" not in os.environ:
+        # The tests' tensors are small: threads only wait for each other, 50 times as long where another process holds
+        # a core. Tests of threads set their own number.
+        torch.set_num_threads(1)
 
 
 def pytest_report_header() -> str:
