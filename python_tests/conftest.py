@@ -27,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # The tests' tensors are small: threads only wait for each other, 50 times as long where another process holds
         # a core. Tests of threads set their own number.
         torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 def pytest_report_header() -> str:
