@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -124,6 +129,44 @@ def test_factorized_reduce_takes_every_second_pixel_and_the_one_beside_it(height
     even, odd = padded[:, :, ::2, ::2], padded[:, :, 1::2, 1::2]
     y = torch.cat([F.conv2d(even, reduce.conv_1.weight), F.conv2d(odd, reduce.conv_2.weight)], dim=1)
     torch.testing.assert_close(reduce(x), normalise(y), rtol=1e-10, atol=1e-10)
+
+
+def test_factorized_reduce_has_the_gradients_of_the_originals_strided_convolutions():
+    x = torch.randn(2, 3, 6, 8, dtype=torch.float64)
+    reduce = nn.FactorizedReduce(3, 4).double()
+    parameters = [reduce.conv_1.weight, reduce.conv_2.weight]
+    one, two = (F.conv2d(at.relu(), w, stride=2) for at, w in zip((x, x[:, :, 1:, 1:]), parameters, strict=True))
+    y = normalise(torch.cat([one, two], dim=1))
+    dy = torch.randn_like(y)
+    for ours, original in zip(
+        torch.autograd.grad(reduce(x), parameters, dy), torch.autograd.grad(y, parameters, dy), strict=True
+    ):
+        torch.testing.assert_close(ours, original, rtol=1e-10, atol=1e-10)
+
+
+TRAIN_NARROW_REDUCTIONS = """
+import torch
+from lt_nas_ext import nn
+
+for c_in in (1, 2, 4, 6, 12):
+    reduce = nn.FactorizedReduce(c_in, 4).to(memory_format=torch.channels_last)
+    x = torch.randn(16, c_in, 8, 8).to(memory_format=torch.channels_last)
+    for _ in range(40):
+        reduce(x).sum().backward()
+        churn = [torch.empty(size) for size in range(1, 40)]
+"""
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not ctypes.util.find_library("c_malloc_debug"),
+    reason="glibc's checking allocator is not here",
+)
+def test_narrow_reductions_leave_the_heap_whole():
+    """A stride of 2 in the convolution itself fails here: uxlfoundation/oneDNN#6035."""
+    checking = {"LD_PRELOAD": "libc_malloc_debug.so.0", "GLIBC_TUNABLES": "glibc.malloc.check=3"}
+    command = [sys.executable, "-c", TRAIN_NARROW_REDUCTIONS]
+    done = subprocess.run(command, env={**os.environ, **checking}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", nn.FAIR_DARTS)

@@ -155,8 +155,10 @@ class DilConv(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves an image without losing a pixel: two stride-2 pointwise convolutions, the second offset by one pixel.
+    """Halves an image without losing a pixel: two pointwise convolutions, each of every second pixel, the second offset.
 
+    The pixels are picked before the convolution: the same products as its stride of 2, whose weight gradient in oneDNN
+    writes past its workspace where channels_last images have fewer channels than a vector (uxlfoundation/oneDNN#6035).
     On even sizes it is the original's [paper: DARTS]; an odd size, at which the original fails, gives ⌈H/2⌉ x ⌈W/2⌉:
     the offset half sees one row or column of zeros beyond the border [ours].
 
@@ -167,8 +169,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
         super().__init__()
         self.relu = nn.ReLU()
-        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -176,4 +178,4 @@ class FactorizedReduce(nn.Module):
         x = self.relu(x)
         height, width = x.shape[-2:]
         offset = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
-        return self.bn(torch.cat([self.conv_1(x), self.conv_2(offset[:, :, 1:, 1:])], dim=1))
+        return self.bn(torch.cat([self.conv_1(x[:, :, ::2, ::2]), self.conv_2(offset[:, :, 1::2, 1::2])], dim=1))
