@@ -155,7 +155,7 @@ class DilConv(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves an image without losing a pixel: two pointwise convolutions, each of every second pixel, the second offset.
+    """Halves an image without losing a pixel: a pointwise convolution of every second pixel, another of those between.
 
     The pixels are picked before the convolution: the same products as its stride of 2, whose weight gradient in oneDNN
     writes past its workspace where channels_last images have fewer channels than a vector (uxlfoundation/oneDNN#6035).
