@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+PURE_PYTHON = "built as pure Python on request (LT_NAS_EXT_KERNELS=0)"
+
 _EAGER: contextvars.ContextVar[bool] = contextvars.ContextVar("lt_nas_ext_eager", default=False)
 
 
@@ -43,7 +45,7 @@ def _load() -> KernelStatus:
         return KernelStatus(False, "lt_nas_ext was never built here (a source tree on sys.path?); run `pip install .`")
     build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION}
     if not built.KERNELS:
-        return KernelStatus(False, "built as pure Python on request (LT_NAS_EXT_KERNELS=0)", build)
+        return KernelStatus(False, PURE_PYTHON, build)
     if _public(built.TORCH_VERSION) != _public(torch.__version__):
         return KernelStatus(
             False,
@@ -60,13 +62,18 @@ def _load() -> KernelStatus:
     return KernelStatus(True, "kernels are active", {**build, **extension.build_info()})
 
 
-_STATUS = _load()
-if not _STATUS.active and not _STATUS.reason.startswith("built as pure Python"):
-    if os.environ.get("LT_NAS_EXT_REQUIRE_KERNELS") == "1":
-        raise ImportError(f"LT_NAS_EXT_REQUIRE_KERNELS=1, but {_STATUS.reason}")
-    warnings.warn(
-        f"lt_nas_ext runs on its eager twins (same results, slower): {_STATUS.reason}", RuntimeWarning, stacklevel=2
-    )
+def _announced(status: KernelStatus) -> KernelStatus:
+    """The status, once it was said that the kernels do not serve; nothing is said of a build that wanted none."""
+    if not status.active:
+        if os.environ.get("LT_NAS_EXT_REQUIRE_KERNELS") == "1":
+            raise ImportError(f"LT_NAS_EXT_REQUIRE_KERNELS=1, but {status.reason}")
+        if status.reason != PURE_PYTHON:
+            message = f"lt_nas_ext runs on its eager twins (same results, slower): {status.reason}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return status
+
+
+_STATUS = _announced(_load())
 
 
 def status() -> KernelStatus:
