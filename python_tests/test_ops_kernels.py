@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lt_nas_ext.ops import _kernels
 
@@ -46,3 +47,32 @@ def test_eager_twins_that_nobody_asked_for_are_a_warning(monkeypatch, build, rea
         warnings.simplefilter("always")
         assert _kernels._announced(load(monkeypatch, build)).reason.startswith(reason)
     assert [reason in str(warning.message) for warning in caught] == ([] if reason.startswith("built as") else [True])
+
+
+@pytest.fixture
+def without_cuda_kernels(monkeypatch):
+    """A build for CPUs alone, in a process that has not been told of it yet."""
+    build = {"cuda_kernels": False, "cuda_reason": "PyTorch is built for CUDA 13.0, but there is no nvcc"}
+    monkeypatch.setattr(_kernels, "_STATUS", _kernels.KernelStatus(True, "kernels are active", build))
+    _kernels._warn_of_cuda.cache_clear()
+    yield
+    _kernels._warn_of_cuda.cache_clear()
+
+
+def test_a_cuda_tensor_that_no_kernel_serves_is_told_once(without_cuda_kernels):
+    with FakeTensorMode():
+        tensor = torch.empty(2, device="cuda")
+    with pytest.warns(RuntimeWarning, match=r"CUDA tensors run on the eager twins .*: PyTorch is built for .* no nvcc"):
+        assert not _kernels.use_kernels(tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not _kernels.use_kernels(tensor)
+        assert _kernels.use_kernels(torch.empty(2))
+
+
+def test_a_compiled_step_is_told_too_and_stays_one_graph(without_cuda_kernels):
+    def step(x):
+        return x if _kernels._cuda_kernels() else x + 1
+
+    with pytest.warns(RuntimeWarning, match="CUDA tensors run on the eager twins"):
+        assert torch.compile(step, fullgraph=True, backend="eager")(torch.zeros(2)).sum() == 2

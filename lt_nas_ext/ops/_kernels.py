@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import importlib
 import os
 import warnings
@@ -43,7 +44,7 @@ def _load() -> KernelStatus:
         built = importlib.import_module("lt_nas_ext._build_info")
     except ModuleNotFoundError:
         return KernelStatus(False, "lt_nas_ext was never built here (a source tree on sys.path?); run `pip install .`")
-    build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION}
+    build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION, "cuda_reason": built.CUDA_REASON}
     if not built.KERNELS:
         return KernelStatus(False, PURE_PYTHON, build)
     if _public(built.TORCH_VERSION) != _public(torch.__version__):
@@ -115,5 +116,19 @@ def use_kernels(tensor: torch.Tensor) -> bool:
     if not _STATUS.active or _eager_wanted():
         return False
     if tensor.device.type == "cuda":
-        return bool(_STATUS.build.get("cuda_kernels"))
+        return _cuda_kernels()
     return tensor.device.type in ("cpu", "meta")
+
+
+@torch.compiler.assume_constant_result  # torch.compile then warns while it traces, and traces no warning
+def _cuda_kernels() -> bool:
+    """Whether the build has CUDA kernels; where it has none, that is told once."""
+    if not _STATUS.build.get("cuda_kernels"):
+        _warn_of_cuda()
+    return bool(_STATUS.build.get("cuda_kernels"))
+
+
+@functools.cache
+def _warn_of_cuda() -> None:
+    message = f"CUDA tensors run on the eager twins (same results, slower): {_STATUS.build.get('cuda_reason')}"
+    warnings.warn(message, RuntimeWarning, stacklevel=5)  # at the caller of the operator
