@@ -280,6 +280,12 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert code == 0 and warning.startswith("lt-nas: warning: ") and ".py" not in warning
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["serch"]])
+def test_what_needs_no_pytorch_does_not_wait_for_it(words: list[str]) -> None:
+    script = f"import sys; from lt_nas_ext.cli import main; main({words}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120).returncode == 0
+
+
 def test_from_outside() -> None:
     good, bad = lt_nas("--help"), lt_nas("search", "--method", "dart")
     assert (good.returncode, good.stderr) == (0, "") and "usage: lt-nas COMMAND" in good.stdout
