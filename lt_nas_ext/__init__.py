@@ -24,6 +24,7 @@ __all__ = [
     "methods",
     "nn",
     "ops",
+    "predict",
     "retrain",
     "search",
     "space",
@@ -31,14 +32,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lt_nas_ext import data, engine, longtail, methods, nn, ops, space
-    from lt_nas_ext.api import evaluate, retrain, search
+    from lt_nas_ext.api import evaluate, predict, retrain, search
 else:
 
     def __getattr__(name: str) -> Any:
         """A public name, imported on its first use: PyTorch takes seconds, and `lt-nas --help` needs none of it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name in ("evaluate", "retrain", "search"):
+        if name in ("evaluate", "predict", "retrain", "search"):
             return getattr(importlib.import_module("lt_nas_ext.api"), name)
         return importlib.import_module(f"lt_nas_ext.{name}")
 
