@@ -64,6 +64,11 @@ class BarlowTwinsLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(lambd, scale, form=form)
+        if not isinstance(projector, nn.Module | None):
+            raise UserError(
+                f"projector: got {type(projector).__name__}; wanted a module, such as "
+                "lt.nn.projector((512, 2048, 2048, 2048)), or None"
+            )
         self.projector = projector
         self.lambd = lambd
         self.scale = scale
@@ -100,8 +105,8 @@ def projector(sizes: Sequence[int], relu_bn: bool = True) -> nn.Sequential:
       (2): Linear(in_features=8, out_features=2, bias=False)
     )
     """
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+    whole = isinstance(sizes, Sequence) and all(type(size) is int and size >= 1 for size in sizes)
+    if not whole or len(sizes) < 2:
         raise UserError(f"sizes: got {sizes}; wanted two or more positive integers: features, hidden widths, D")
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes[:-1]):
