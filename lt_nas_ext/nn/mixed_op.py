@@ -54,6 +54,8 @@ class MixedOp(nn.Module):
         self.gate = gate
         self.channels = channels if candidates is None else None
         if candidates is None:
+            if isinstance(primitives, str) or not isinstance(primitives, Iterable):
+                raise UserError(f"primitives: got {primitives!r}; wanted several names, such as {DARTS[3:5]}")
             check_primitives(tuple(primitives))
             if type(channels) is not int or channels < 1:
                 raise UserError(f"channels: got {channels!r}; wanted the channels of the input, at least 1")
@@ -81,9 +83,9 @@ class MixedOp(nn.Module):
         Raises:
             UserError: `weights` is not a tensor with one entry a candidate, or x has other channels.
         """
-        if self.channels is not None and not _is_image(x, self.channels):
-            came = f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
-            raise UserError(f"x: got {came}; wanted (N, {self.channels}, H, W)")
+        if self.channels is not None and not _are_images(x, self.channels):
+            came = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise UserError(f"x: got {came}; wanted floating-point (N, {self.channels}, H, W)")
         wanted = f"one entry for each of the {len(self.candidates)} candidates, shape ({len(self.candidates)},)"
         if not isinstance(weights, torch.Tensor):
             raise UserError(f"weights: got {type(weights).__name__}; wanted a tensor with {wanted}")
@@ -95,8 +97,8 @@ class MixedOp(nn.Module):
         return f"gate={self.gate!r}"
 
 
-def _is_image(x: object, channels: int) -> bool:
-    return isinstance(x, torch.Tensor) and x.dim() == 4 and x.shape[1] == channels
+def _are_images(x: object, channels: int) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() == 4 and x.shape[1] == channels
 
 
 def _check_candidates(candidates: Sequence[nn.Module | None]) -> None:
