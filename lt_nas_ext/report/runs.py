@@ -161,7 +161,7 @@ def read_run(path: str | Path) -> Run:
     if not isinstance(config, dict):
         raise UserError(f"run: {str(path / 'config.json')!r} is not valid JSON; the run cannot be read")
     for name in ("settings", "data"):
-        if not isinstance(config.get(name, {}), dict):
+        if not isinstance(config.get(name), dict | None):
             raise UserError(
                 f"run: {str(path / 'config.json')!r} has {name!r} that is no object; the run cannot be read"
             )
