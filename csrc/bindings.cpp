@@ -17,6 +17,19 @@ TORCH_LIBRARY(lt_nas_ext, m) {
   m.def(
       "barlow_twins_loss_backward(Tensor grad, Tensor za, Tensor zb, Tensor products, float lambd, float scale, "
       "float eps, bool gram) -> (Tensor, Tensor)");
+  m.def(
+      "bn_mixed_sum(Tensor[] candidates, Tensor alpha, int[] slots, str gate, Tensor mean, Tensor inv_std, "
+      "bool[] batch) -> Tensor");
+  m.def(
+      "bn_mixed_sum_backward(Tensor grad, Tensor[] candidates, Tensor alpha, int[] slots, str gate, Tensor mean, "
+      "Tensor inv_std, bool[] batch, bool[] need_x, bool need_alpha) -> (Tensor[], Tensor)");
+  m.def("channel_moments(Tensor x) -> Tensor");
+  m.def(
+      "sep_unit(Tensor[] x, Tensor depthwise, Tensor pointwise, int stride, int dilation, Tensor? mean, "
+      "Tensor? inv_std, bool batch) -> (Tensor[] z, Tensor moments)");
+  m.def(
+      "sep_unit_backward(Tensor[] dz, Tensor[] x, Tensor depthwise, Tensor pointwise, int stride, int dilation, "
+      "Tensor? mean, Tensor? inv_std, bool batch, bool need_x, bool need_weights) -> (Tensor[], Tensor, Tensor)");
 }
 
 namespace {

@@ -50,6 +50,12 @@ std::atomic<Isa>& choice() {
 
 Isa active_isa() { return choice().load(std::memory_order_relaxed); }
 
+Isa isa_filled_by(int64_t bytes) {
+  const Isa best = active_isa();
+  if (best == Isa::avx512 && bytes % 64 == 0) return Isa::avx512;
+  return best != Isa::baseline && bytes % 32 == 0 ? Isa::avx2 : Isa::baseline;
+}
+
 void set_isa(const std::string& name) { choice().store(parse(name)); }
 
 std::string isa_name(Isa isa) {

@@ -54,12 +54,14 @@
 
 #endif  // __x86_64__
 
-// LT_DISPATCH_ISA(f): the version of lt::<isa>::f for the active instruction set, as a function pointer.
+// LT_DISPATCH_ISA_OF(isa, f): the version of lt::<isa>::f for an instruction set, as a function pointer;
+// LT_DISPATCH_ISA(f): for the active one.
 #if defined(__x86_64__)
-#define LT_DISPATCH_ISA(...)                                      \
-  (::lt::active_isa() == ::lt::Isa::avx512 ? &avx512::__VA_ARGS__ \
-   : ::lt::active_isa() == ::lt::Isa::avx2 ? &avx2::__VA_ARGS__   \
-                                           : &baseline::__VA_ARGS__)
+#define LT_DISPATCH_ISA_OF(isa, ...)                 \
+  ((isa) == ::lt::Isa::avx512 ? &avx512::__VA_ARGS__ \
+   : (isa) == ::lt::Isa::avx2 ? &avx2::__VA_ARGS__   \
+                              : &baseline::__VA_ARGS__)
 #else
-#define LT_DISPATCH_ISA(...) (&baseline::__VA_ARGS__)
+#define LT_DISPATCH_ISA_OF(isa, ...) (&baseline::__VA_ARGS__)
 #endif
+#define LT_DISPATCH_ISA(...) LT_DISPATCH_ISA_OF(::lt::active_isa(), __VA_ARGS__)

@@ -7,6 +7,7 @@
 #include "../common/isa.h"
 #include "mixed_sum.h"
 #include "mixed_sum_op.h"
+#include "mixed_sum_weights.h"
 
 namespace lt::mixed_sum {
 namespace {
@@ -24,41 +25,6 @@ void for_each_chunk(int64_t elements, const F& f) {
 
 // A result this large would push everything else out of the last-level cache: write around it.
 bool bypass_cache(int64_t bytes) { return bytes > last_level_cache_bytes() / 4; }
-
-template <class T>
-std::vector<const T*> pointers(const std::vector<at::Tensor>& tensors) {
-  std::vector<const T*> p;
-  for (const at::Tensor& t : tensors) p.push_back(static_cast<const T*>(t.const_data_ptr()));
-  return p;
-}
-
-// The gate's weights of all rows of α, and those of the candidates present.
-template <class A>
-struct Weights {
-  Gate gate;
-  int64_t K;
-  std::vector<A> all;
-  std::vector<A> present;
-
-  Weights(const at::Tensor& alpha, at::IntArrayRef slots, Gate gate_) : gate(gate_), K(alpha.size(-1)) {
-    const at::Tensor values = alpha.to(c10::CppTypeToScalarType<A>::value).contiguous();
-    all.resize(values.numel());
-    for (int64_t row = 0; row < values.numel(); row += K)
-      gate_row(gate, values.const_data_ptr<A>() + row, static_cast<int>(K), all.data() + row);
-    for (int64_t slot : slots) present.push_back(all[slot]);
-  }
-
-  // dα of α's type from the dot products of the candidates present; those of absent ones are zero.
-  at::Tensor gradient(const at::Tensor& alpha, at::IntArrayRef slots, const std::vector<double>& dots) const {
-    std::vector<double> by_slot(all.size(), 0.0);
-    for (size_t p = 0; p < slots.size(); ++p) by_slot[slots[p]] += dots[p];
-    at::Tensor grad = at::empty(alpha.sizes(), alpha.options().dtype(at::kDouble));
-    for (size_t row = 0; row < all.size(); row += K)
-      gate_row_backward(gate, all.data() + row, by_slot.data() + row, static_cast<int>(K),
-                        grad.mutable_data_ptr<double>() + row);
-    return grad.to(alpha.scalar_type());
-  }
-};
 
 at::Tensor forward_cpu(at::TensorList candidates, const at::Tensor& alpha, at::IntArrayRef slots,
                        c10::string_view gate) {

@@ -19,7 +19,7 @@ def mixed_sum_eager(
     >>> mixed_sum_eager([torch.ones(2), None], torch.zeros(2))
     tensor([0.5000, 0.5000])
     """
-    present, slots = _present(candidates, alpha, gate)
+    present, slots = present_candidates(candidates, alpha, gate)
     weights = gate_weights(alpha, gate).flatten()
     weights = weights.to(torch.promote_types(present[0].dtype, torch.float32))
     terms = [weights[slot].to(x.dtype) * x for slot, x in zip(slots, present, strict=True)]
@@ -54,13 +54,13 @@ def mixed_sum(candidates: Sequence[torch.Tensor | None], alpha: torch.Tensor, ga
     tensor([[0.7500, 0.7500, 0.7500],
             [0.7500, 0.7500, 0.7500]])
     """
-    present, slots = _present(candidates, alpha, gate)
+    present, slots = present_candidates(candidates, alpha, gate)
     if not _kernels.use_kernels(present[0]):
         return mixed_sum_eager(candidates, alpha, gate)
     return torch.ops.lt_nas_ext.mixed_sum(present, alpha, slots, gate)
 
 
-def _present(
+def present_candidates(
     candidates: Sequence[torch.Tensor | None], alpha: torch.Tensor, gate: str
 ) -> tuple[list[torch.Tensor], list[int]]:
     """The candidates that are not `None` with their places in the flattened α; every argument checked."""

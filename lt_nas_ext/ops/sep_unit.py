@@ -1,0 +1,202 @@
+"""Separable units of all edges that leave one state: (BN,) ReLU, depthwise and pointwise convolution, in one visit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.ops import _kernels
+from lt_nas_ext.ops.bn_mixed_sum import check_eps
+
+MAX_KERNEL = 7
+
+
+def sep_unit_eager(
+    x: torch.Tensor | Sequence[torch.Tensor],
+    depthwise: torch.Tensor,
+    pointwise: torch.Tensor,
+    stride: int = 1,
+    dilation: int = 1,
+    moments: torch.Tensor | None = None,
+    batch: bool = True,
+    eps: float = 1e-5,
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The eager twin of `sep_unit` in plain PyTorch: the reference of its tests and benchmarks, and the fallback.
+
+    >>> z, moments = sep_unit_eager(torch.ones(1, 4, 3, 3), torch.ones(8, 1, 3, 3), torch.ones(8, 4, 1, 1))
+    >>> len(z), z[0][0, 0, 1, 1].item(), moments.shape
+    (2, 36.0, torch.Size([2, 2, 4]))
+    """
+    images = _checked(x, depthwise, pointwise, stride, dilation, moments, eps)
+    edges, padding = depthwise.shape[0] // pointwise.shape[1], dilation * (depthwise.shape[-1] // 2)
+    z = []
+    for edge, (taps, mixing) in enumerate(zip(depthwise.chunk(edges), pointwise.chunk(edges), strict=True)):
+        own = 0 if len(images) == 1 else edge
+        a = images[own]
+        if moments is not None:
+            mean, var = (None, None) if batch else moments[:, own]
+            a = F.batch_norm(a, mean, var, training=batch, eps=eps)
+        u = F.conv2d(a.relu(), taps, None, stride, padding, dilation, a.shape[1])
+        z.append(F.conv2d(u, mixing))
+    with torch.no_grad():
+        wide = [one.to(torch.promote_types(one.dtype, torch.float32)) for one in z]
+        means = torch.stack([one.mean((0, 2, 3)) for one in wide])
+        variances = torch.stack([one.var((0, 2, 3), unbiased=False) for one in wide])
+    return z, torch.stack([means, variances])
+
+
+def sep_unit(
+    x: torch.Tensor | Sequence[torch.Tensor],
+    depthwise: torch.Tensor,
+    pointwise: torch.Tensor,
+    stride: int = 1,
+    dilation: int = 1,
+    moments: torch.Tensor | None = None,
+    batch: bool = True,
+    eps: float = 1e-5,
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """z_e = pointwise_e * depthwise_e * relu(x), E edges at once: half of DARTS' sep_conv, or its whole dil_conv.
+
+    An image is read and rectified once into cache for all edges that share it, what is between the two convolutions
+    never leaves the cache, and the mean and variance of every z are taken in the same visit. Backward makes both weight
+    gradients and dx in one visit more. Images are (N, C, H, W), taken as channels_last, padded so that only the stride
+    shrinks them. Differentiable any number of times. Deterministic to the bit.
+
+    Args:
+        x: one tensor (N, C, H, W) that all edges share, or a sequence of E, one an edge.
+        depthwise: (E · C, 1, K, K), edge by edge, K one of 1, 3, 5, 7.
+        pointwise: (E · C', C, 1, 1), likewise.
+        stride: 1 or 2, of the depthwise convolution.
+        dilation: 1 or 2, likewise.
+        moments: mean and variance of each tensor of `x`, (2, len(x), C), by which it is normalised before the ReLU;
+            None: it is not normalised.
+        batch: `moments` are those of `x` itself, and their share of the gradient counts; False: they are constants, as
+            in evaluation.
+        eps: added to the variance.
+
+    Returns:
+        E channels_last tensors (N, C', ⌈H/stride⌉, ⌈W/stride⌉), and their mean and (biased) variance per channel,
+        (2, E, C'), which take no gradient. Channels that are no multiple of 4, other types than float32 and float64,
+        and devices without the kernel are the eager twin's.
+
+    Raises:
+        UserError: a wrong shape, type or device; the message names it.
+
+    >>> import torch, lt_nas_ext as lt
+    >>> x, depthwise, pointwise = torch.randn(2, 8, 6, 6), torch.randn(24, 1, 5, 5), torch.randn(12, 8, 1, 1)
+    >>> z, moments = lt.ops.sep_unit(x, depthwise, pointwise, stride=2)
+    >>> len(z), z[0].shape, moments.shape
+    (3, torch.Size([2, 4, 3, 3]), torch.Size([2, 3, 4]))
+    """
+    images = _checked(x, depthwise, pointwise, stride, dilation, moments, eps)
+    if not _covered(images[0], depthwise, pointwise):
+        return sep_unit_eager(images, depthwise, pointwise, stride, dilation, moments, batch, eps)
+    mean = inv_std = None
+    if moments is not None:
+        mean, inv_std = moments[0], (moments[1] + eps).rsqrt()
+    z, own = torch.ops.lt_nas_ext.sep_unit(images, depthwise, pointwise, stride, dilation, mean, inv_std, batch)
+    return z, own
+
+
+def _covered(x: torch.Tensor, depthwise: torch.Tensor, pointwise: torch.Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and _kernels.use_kernels(x)
+        and x.dtype in (torch.float32, torch.float64)
+        and depthwise.dtype == pointwise.dtype == x.dtype
+        and x.shape[1] % 4 == 0
+        and pointwise.shape[0] * x.shape[1] % (4 * depthwise.shape[0]) == 0
+        and x.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def _checked(
+    x: torch.Tensor | Sequence[torch.Tensor],
+    depthwise: torch.Tensor,
+    pointwise: torch.Tensor,
+    stride: int,
+    dilation: int,
+    moments: torch.Tensor | None,
+    eps: float,
+) -> list[torch.Tensor]:
+    """The tensors of x as a list; every argument checked."""
+    check_eps(eps)
+    images = [x] if isinstance(x, torch.Tensor) else list(x)
+    first = images[0] if images else torch.empty(0)
+    if first.dim() != 4 or not first.is_floating_point():
+        raise UserError(
+            f"x: got {first.dtype} of shape {tuple(first.shape)}; wanted floating-point images (N, C, H, W)"
+        )
+    channels, kernel = first.shape[1], depthwise.shape[-1] if depthwise.dim() == 4 else 0
+    edges = depthwise.shape[0] // max(channels, 1)
+    if (
+        kernel not in range(1, MAX_KERNEL + 1, 2)
+        or edges < 1
+        or depthwise.shape != (edges * channels, 1, kernel, kernel)
+    ):
+        raise UserError(
+            f"depthwise: got shape {tuple(depthwise.shape)}; wanted (E · {channels}, 1, K, K), K one of 1, 3, 5, 7"
+        )
+    if pointwise.dim() != 4 or pointwise.shape[0] % edges or pointwise.shape[1:] != (channels, 1, 1):
+        raise UserError(f"pointwise: got shape {tuple(pointwise.shape)}; wanted ({edges} · C', {channels}, 1, 1)")
+    for name, value in (("stride", stride), ("dilation", dilation)):
+        if value not in (1, 2):
+            raise UserError(f"{name}: got {value}; wanted 1 or 2")
+    if len(images) not in (1, edges):
+        raise UserError(f"x: got {len(images)} tensors; wanted one, or one for each of the {edges} edges")
+    for place, one in enumerate(images):
+        if one.shape != first.shape or one.dtype != first.dtype or one.device != first.device:
+            raise UserError(
+                f"x[{place}]: got {one.dtype} of shape {tuple(one.shape)} on {one.device}; wanted {first.dtype} of "
+                f"{tuple(first.shape)} on {first.device}, as x[0]"
+            )
+    for name, tensor in (("depthwise", depthwise), ("pointwise", pointwise), ("moments", moments)):
+        if tensor is not None and tensor.device != first.device:
+            raise UserError(f"{name}: got device {tensor.device}; wanted {first.device}, that of x")
+    if moments is not None and moments.shape != (2, len(images), channels):
+        raise UserError(f"moments: got shape {tuple(moments.shape)}; wanted (2, {len(images)}, {channels})")
+    return images
+
+
+if _kernels.status().active:
+
+    @torch.library.register_fake("lt_nas_ext::sep_unit")
+    def _(
+        x: list[torch.Tensor],
+        depthwise: torch.Tensor,
+        pointwise: torch.Tensor,
+        stride: int,
+        dilation: int,
+        mean: torch.Tensor | None,
+        inv_std: torch.Tensor | None,
+        batch: bool,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        images, _, height, width = x[0].shape
+        edges = depthwise.shape[0] // pointwise.shape[1]
+        channels = pointwise.shape[0] // edges
+        shape = (images, channels, -(-height // stride), -(-width // stride))
+        z = [x[0].new_empty(shape).to(memory_format=torch.channels_last) for _ in range(edges)]
+        return z, x[0].new_empty(2, edges, channels)
+
+    @torch.library.register_fake("lt_nas_ext::sep_unit_backward")
+    def _(
+        dz: list[torch.Tensor],
+        x: list[torch.Tensor],
+        depthwise: torch.Tensor,
+        pointwise: torch.Tensor,
+        stride: int,
+        dilation: int,
+        mean: torch.Tensor | None,
+        inv_std: torch.Tensor | None,
+        batch: bool,
+        need_x: bool,
+        need_weights: bool,
+    ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+        dx = [torch.empty_like(one, memory_format=torch.channels_last) for one in x] if need_x else []
+        if not need_weights:
+            return dx, depthwise.new_empty(0), pointwise.new_empty(0)
+        return dx, torch.empty_like(depthwise), torch.empty_like(pointwise)

@@ -1,0 +1,409 @@
+"""sep_unit against literal values, its eager twin in float64, its laws, and bad input."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lt_nas_ext as lt
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.ops import sep_unit, sep_unit_eager
+
+needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
+LAYOUTS = ["contiguous", "channels_last", "permuted"]
+# Relative error of a well-scaled convolution against float64.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6}
+
+
+@pytest.fixture(params=lt.ops.status().build.get("isas", []) or ["eager"])
+def isa(request):
+    """Every instruction set that this machine runs."""
+    if not lt.ops.status().active:
+        pytest.skip(lt.ops.status().reason)
+    from lt_nas_ext import _C
+
+    _C.set_isa(request.param)
+    yield request.param
+    _C.set_isa("")
+
+
+def layout(x: torch.Tensor, name: str) -> torch.Tensor:
+    if name == "channels_last":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
+
+
+class Case:
+    """Inputs of a unit; `normed`: each edge has its own image, with a batch norm before its ReLU."""
+
+    def __init__(self, size=(7, 9), images=2, channels=8, out=4, kernel=3, edges=3, **more):
+        dtype, seed = more.pop("dtype", torch.float64), more.pop("seed", 0)
+        self.normed, in_layout = more.pop("normed", False), more.pop("layout", "channels_last")
+        self.settings = more
+        generator = torch.Generator().manual_seed(seed)
+
+        def randn(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        count = edges if self.normed else 1
+        self.x = [layout(3 * randn(images, channels, *size) + 1, in_layout).requires_grad_() for _ in range(count)]
+        self.depthwise = randn(edges * channels, 1, kernel, kernel).requires_grad_()
+        self.pointwise = randn(edges * out, channels, 1, 1).requires_grad_()
+        self.inputs = [*self.x, self.depthwise, self.pointwise]
+        stride = more.get("stride", 1)
+        shape = (images, out, *(-(-extent // stride) for extent in size))
+        self.grads = [layout(randn(*shape), in_layout) for _ in range(edges)]
+
+    def z(self, *inputs, function=sep_unit):
+        *x, depthwise, pointwise = inputs or self.inputs
+        moments = None
+        if self.normed:
+            moments = torch.stack([lt.ops.channel_moments(one) for one in x], 1)
+        return function(x, depthwise, pointwise, moments=moments, **self.settings)
+
+    def value_and_gradients(self, function=sep_unit):
+        z, moments = self.z(function=function)
+        return [*z, moments, *torch.autograd.grad(z, self.inputs, self.grads)]
+
+    def wide(self):
+        """The same in float64."""
+        other = Case.__new__(Case)
+        other.normed, other.settings = self.normed, self.settings
+        other.x = [one.detach().double().requires_grad_() for one in self.x]
+        other.depthwise = self.depthwise.detach().double().requires_grad_()
+        other.pointwise = self.pointwise.detach().double().requires_grad_()
+        other.inputs = [*other.x, other.depthwise, other.pointwise]
+        other.grads = [grad.double() for grad in self.grads]
+        return other
+
+
+def assert_equal_to_float64(case: Case, dtype: torch.dtype) -> None:
+    for got, wanted in zip(case.value_and_gradients(), case.wide().value_and_gradients(sep_unit_eager), strict=True):
+        assert got.shape == wanted.shape and got.dtype == dtype
+        assert (got.double() - wanted).norm() <= TOLERANCE[dtype] * wanted.norm()
+
+
+# ---- literal values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [sep_unit, sep_unit_eager])
+def test_literal_values(function):
+    """Windows of ones over a 3 × 3 image 1 … 9 whose negatives are cut off, mixed by four simple rows."""
+    image = torch.tensor([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0], [7.0, 8.0, 9.0]])
+    x = image.expand(1, 4, 3, 3)
+    depthwise = torch.ones(4, 1, 3, 3)
+    pointwise = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 2], [1, 1, 1, 1], [0, -1, 0, 0]]).view(4, 4, 1, 1)
+    (z,), moments = function(x, depthwise, pointwise)
+    windows = torch.tensor([[10.0, 13.0, 8.0], [25.0, 37.0, 25.0], [24.0, 33.0, 22.0]])
+    torch.testing.assert_close(z[0], torch.stack([windows, 2 * windows, 4 * windows, -windows]))
+    mean, var = 197 / 9, windows.var(unbiased=False).item()
+    torch.testing.assert_close(moments[0, 0], torch.tensor([mean, 2 * mean, 4 * mean, -mean]))
+    torch.testing.assert_close(moments[1, 0], torch.tensor([var, 4 * var, 16 * var, var]))
+    (strided,), _ = function(x, depthwise, pointwise, stride=2)
+    torch.testing.assert_close(strided[0, 0], torch.tensor([[10.0, 8.0], [24.0, 22.0]]))
+    (wide,), _ = function(x, depthwise, pointwise, dilation=2)
+    torch.testing.assert_close(wide[0, 0], torch.tensor([[20.0, 8.0, 20.0], [4.0, 5.0, 4.0], [20.0, 8.0, 20.0]]))
+
+
+# ---- against float64 ------------------------------------------------------------------------------------------------
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("channels", [4, 8, 20, 64])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("normed", [False, True])
+def test_every_instruction_set_equals_float64(isa, dtype, channels, stride, normed):
+    assert_equal_to_float64(Case(channels=channels, out=channels, stride=stride, normed=normed, dtype=dtype), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("normed", [False, True])
+def test_every_window_equals_float64(dtype, kernel, stride, dilation, normed):
+    case = Case(kernel=kernel, stride=stride, dilation=dilation, normed=normed, dtype=dtype)
+    assert_equal_to_float64(case, dtype)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 17), (16, 16), (33, 5)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("in_layout", LAYOUTS)
+def test_sizes_and_layouts(size, stride, in_layout):
+    for normed in (False, True):
+        case = Case(size, images=9, kernel=5, stride=stride, dilation=2, layout=in_layout, normed=normed)
+        assert_equal_to_float64(case, torch.float64)
+
+
+@pytest.mark.parametrize("channels, out", [(3, 4), (4, 6), (1, 1), (5, 7)])
+def test_channels_without_a_kernel_are_the_twins(channels, out):
+    assert_equal_to_float64(Case(channels=channels, out=out), torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_types_are_the_twins(dtype):
+    case = Case(dtype=dtype)
+    for got, wanted in zip(case.value_and_gradients(), case.value_and_gradients(sep_unit_eager), strict=True):
+        assert torch.equal(got, wanted)
+    assert case.z()[1].dtype == torch.float32
+
+
+@needs_kernels
+@pytest.mark.parametrize("normed", [False, True])
+def test_error_is_at_most_twice_eagers(normed):
+    case = Case((16, 16), images=8, channels=16, out=16, kernel=5, normed=normed, dtype=torch.float32)
+    exact = case.wide().value_and_gradients(sep_unit_eager)
+    ours, theirs = case.value_and_gradients(), case.value_and_gradients(sep_unit_eager)
+    for got, eager, wanted in zip(ours, theirs, exact, strict=True):
+        # One unit in the last place of room: where eager happens to be exact, twice nothing is nothing.
+        room = torch.finfo(torch.float32).eps * wanted.norm()
+        assert (got.double() - wanted).norm() <= 2 * (eager.double() - wanted).norm() + room
+
+
+@needs_kernels
+def test_moments_far_from_zero_lose_no_digits():
+    """Σ z² − (Σ z)² / n would: z is 1000 ± 1 here."""
+    torch.manual_seed(0)
+    x = (1000 + torch.randn(4, 4, 9, 9)).contiguous(memory_format=torch.channels_last)
+    (z,), moments = sep_unit(x, torch.ones(4, 1, 1, 1), torch.eye(4).view(4, 4, 1, 1))
+    assert torch.equal(z, x)
+    var = x.double().var((0, 2, 3), unbiased=False)
+    assert ((moments[1, 0].double() - var).abs() < 1e-5 * var).all()
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("stride, dilation", [(1, 1), (2, 1), (1, 2)])
+def test_first_and_second_derivatives(stride, dilation, normed):
+    case = Case((3, 4), channels=4, edges=2, stride=stride, dilation=dilation, normed=normed)
+
+    def function(*inputs):
+        return tuple(case.z(*inputs)[0])
+
+    assert torch.autograd.gradcheck(function, case.inputs)
+    assert torch.autograd.gradgradcheck(function, case.inputs)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_in_evaluation_moments_are_constants(normed):
+    case = Case((3, 4), channels=4, edges=2, normed=normed)
+    moments = torch.rand(2, len(case.x), 4, dtype=torch.float64) + 0.5
+
+    def function(*inputs):
+        *x, depthwise, pointwise = inputs
+        return tuple(sep_unit(x, depthwise, pointwise, moments=moments, batch=False)[0])
+
+    assert torch.autograd.gradcheck(function, case.inputs)
+    assert torch.autograd.gradgradcheck(function, case.inputs)
+    *x, depthwise, pointwise = case.inputs
+    expected, _ = sep_unit_eager(x, depthwise, pointwise, moments=moments, batch=False)
+    torch.testing.assert_close(function(*case.inputs), tuple(expected))
+
+
+# ---- laws -----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    images=st.integers(1, 3),
+    channels=st.sampled_from([4, 12, 16, 24]),
+    out=st.sampled_from([4, 8]),
+    kernel=st.sampled_from([1, 3, 5, 7]),
+    edges=st.integers(1, 4),
+    stride=st.sampled_from([1, 2]),
+    dilation=st.sampled_from([1, 2]),
+    layout=st.sampled_from(LAYOUTS),
+    normed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_equals_its_eager_twin(**case):
+    if case["normed"]:
+        case["images"] += 7  # of two values a channel a batch norm makes ±1, and a gradient that is all rounding
+    assert_equal_to_float64(Case(**case), torch.float64)
+
+
+@needs_kernels
+def test_edges_do_not_touch_each_other():
+    """What an edge yields does not depend, to the bit, on which others run with it."""
+    case = Case(channels=8, edges=3, kernel=5)
+    together = case.z()[0]
+    taps, mixing = case.depthwise.chunk(3), case.pointwise.chunk(3)
+    for edge in range(3):
+        (alone,), _ = sep_unit(case.x[0], taps[edge], mixing[edge])
+        assert torch.equal(alone, together[edge])
+
+
+def test_what_is_asked_for_and_no_more():
+    for wanted in ("x", "weights"):
+        case = Case()
+        for tensor in case.x if wanted == "weights" else (case.depthwise, case.pointwise):
+            tensor.requires_grad_(False)
+        z, moments = case.z()
+        assert not moments.requires_grad
+        torch.autograd.backward(z, case.grads)
+        whole = Case()
+        torch.autograd.backward(whole.z()[0], whole.grads)
+        for got, other in zip(case.inputs, whole.inputs, strict=True):
+            if got.requires_grad:
+                torch.testing.assert_close(got.grad, other.grad, rtol=1e-12, atol=1e-12)
+            else:
+                assert got.grad is None
+
+
+def test_an_edge_without_a_gradient():
+    case = Case()
+    z, _ = case.z()
+    got = torch.autograd.grad(z[1], case.inputs, case.grads[1])
+    wanted = torch.autograd.grad(case.z(function=sep_unit_eager)[0][1], case.inputs, case.grads[1])
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_no_gradient_wanted_no_graph():
+    case = Case()
+    with torch.no_grad():
+        z, moments = case.z()
+    assert not any(one.requires_grad for one in (*z, moments))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_non_finite_values_pass_through(bad):
+    case = Case((5, 5), images=2, dtype=torch.float32)
+    with torch.no_grad():
+        case.x[0][1, 2, 2, 2] = bad
+    z = case.z()[0]
+    twin = case.z(function=sep_unit_eager)[0]
+    for got, wanted in zip(z, twin, strict=True):
+        assert torch.equal(got.isfinite(), wanted.isfinite()) and not got.isfinite().all()
+
+
+@needs_kernels
+@pytest.mark.parametrize("normed", [False, True])
+def test_same_bits_on_every_run_and_thread_count(isa, normed):
+    case = Case((17, 16), images=19, channels=16, out=16, stride=2, normed=normed, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 3, 7, 2):
+            torch.set_num_threads(count)
+            runs.append(case.value_and_gradients())
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@needs_kernels
+def test_eight_python_threads_at_once():
+    case = Case((9, 9), channels=16, dtype=torch.float32, normed=True)
+    expected = case.value_and_gradients()
+    wrong: list[str] = []
+
+    def work():
+        for _ in range(10):
+            if not all(torch.equal(a, b) for a, b in zip(case.value_and_gradients(), expected, strict=True)):
+                wrong.append("differs")
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# ---- beside PyTorch's machinery -------------------------------------------------------------------------------------
+
+
+@needs_kernels
+@pytest.mark.parametrize("normed", [False, True])
+def test_opcheck(normed):
+    case = Case((4, 5), channels=4, edges=2, stride=2, normed=normed, dtype=torch.float32)
+    statistics = (None, None)
+    if normed:
+        own = torch.stack([lt.ops.channel_moments(one) for one in case.x], 1)
+        statistics = own[0], (own[1] + 1e-5).rsqrt()
+    arguments = (case.x, case.depthwise, case.pointwise, 2, 1, *statistics, True)
+    torch.library.opcheck(torch.ops.lt_nas_ext.sep_unit, arguments)
+    for need_x, need_weights in [(True, True), (False, True), (True, False)]:
+        backward = (case.grads, *[[t.detach() for t in a] if isinstance(a, list) else a for a in arguments])
+        backward = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in backward)
+        torch.library.opcheck(torch.ops.lt_nas_ext.sep_unit_backward, (*backward, need_x, need_weights))
+
+
+@needs_kernels
+def test_compiles_into_one_graph():
+    case = Case(dtype=torch.float32)
+    torch.compiler.reset()
+    function = torch.compile(lambda *inputs: case.z(*inputs)[0], fullgraph=True, backend="aot_eager")
+    z = function(*case.inputs)
+    grads = torch.autograd.grad(z, case.inputs, case.grads)
+    expected = case.value_and_gradients()
+    for a, b in zip([*z, *grads], [*expected[:3], *expected[4:]], strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_autocast_is_the_twins():
+    case = Case(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, wanted = case.z()[0], case.z(function=sep_unit_eager)[0]
+    assert all(torch.equal(a, b) and a.dtype == torch.bfloat16 for a, b in zip(got, wanted, strict=True))
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+X, DEPTHWISE, POINTWISE = torch.ones(2, 4, 5, 5), torch.ones(8, 1, 3, 3), torch.ones(8, 4, 1, 1)
+BAD = [
+    (
+        {"x": torch.ones(4, 5, 5)},
+        r"x: got torch.float32 of shape \(4, 5, 5\); wanted floating-point images \(N, C, H, W\)",
+    ),
+    ({"x": X.long()}, r"x: got torch.int64 of shape"),
+    ({"x": []}, r"x: got .* wanted floating-point images"),
+    ({"x": [X, X, X]}, "x: got 3 tensors; wanted one, or one for each of the 2 edges"),
+    ({"x": [X, X[:1]]}, r"x\[1\]: got torch.float32 of shape \(1, 4, 5, 5\) on cpu; wanted .* as x\[0\]"),
+    ({"x": [X, X.double()]}, r"x\[1\]: got torch.float64"),
+    ({"depthwise": torch.ones(8, 1, 3, 5)}, r"depthwise: got shape \(8, 1, 3, 5\); wanted \(E · 4, 1, K, K\)"),
+    ({"depthwise": torch.ones(8, 1, 9, 9)}, r"depthwise: .*K one of 1, 3, 5, 7"),
+    ({"depthwise": torch.ones(6, 1, 3, 3)}, r"depthwise: got shape \(6, 1, 3, 3\)"),
+    ({"depthwise": torch.ones(8, 1, 3)}, r"depthwise: got shape \(8, 1, 3\)"),
+    ({"pointwise": torch.ones(7, 4, 1, 1)}, r"pointwise: got shape \(7, 4, 1, 1\); wanted \(2 · C', 4, 1, 1\)"),
+    ({"pointwise": torch.ones(8, 4)}, r"pointwise: got shape \(8, 4\)"),
+    ({"stride": 3}, "stride: got 3; wanted 1 or 2"),
+    ({"eps": -1.0}, "eps: got -1.0; wanted a number > 0"),
+    ({"dilation": 0}, "dilation: got 0; wanted 1 or 2"),
+    ({"moments": torch.ones(2, 2, 4)}, r"moments: got shape \(2, 2, 4\); wanted \(2, 1, 4\)"),
+    ({"depthwise": DEPTHWISE.to("meta")}, "depthwise: got device meta; wanted cpu, that of x"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+@pytest.mark.parametrize("function", [sep_unit, sep_unit_eager])
+def test_bad_input(function, arguments, message):
+    with pytest.raises(UserError, match=message):
+        function(**{"x": X, "depthwise": DEPTHWISE, "pointwise": POINTWISE, **arguments})
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([X[:, :3]], DEPTHWISE, POINTWISE, 1, 1, None, None, True),
+        ([X], DEPTHWISE[:6], POINTWISE, 1, 1, None, None, True),
+        ([X], DEPTHWISE, POINTWISE[:7], 1, 1, None, None, True),
+        ([X], DEPTHWISE.double(), POINTWISE, 1, 1, None, None, True),
+        ([X], DEPTHWISE, POINTWISE, 3, 1, None, None, True),
+        ([X], DEPTHWISE, POINTWISE, 1, 3, None, None, True),
+        ([X], DEPTHWISE, POINTWISE, 1, 1, torch.ones(1, 4), None, True),
+        ([X], DEPTHWISE, POINTWISE, 1, 1, torch.ones(1, 3), torch.ones(1, 3), True),
+        ([X.half()], DEPTHWISE.half(), POINTWISE.half(), 1, 1, None, None, True),
+        ([], DEPTHWISE, POINTWISE, 1, 1, None, None, True),
+    ],
+)
+def test_the_bare_operator_never_trusts_its_arguments(arguments):
+    with pytest.raises((ValueError, TypeError, NotImplementedError)):
+        torch.ops.lt_nas_ext.sep_unit(*arguments)
