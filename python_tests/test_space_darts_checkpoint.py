@@ -3,12 +3,14 @@ own, in plain PyTorch: the parameter names, the order of operations and the arit
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn as tnn
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space import Supernet
+from lt_nas_ext.space import FusedCell, PerEdgeCell, Supernet
 
 
 class Apply(tnn.Module):
@@ -133,13 +135,22 @@ def original():
             buffer.normal_()
         elif name.endswith("running_var"):
             buffer.uniform_(0.5, 2)
+    # Edges that leave one state have seen the same images in their pools.
+    state_dict = net.state_dict()
+    for name, value in state_dict.items():
+        if pool := re.fullmatch(r"(cells\.\d+\._ops\.)(\d+)(\._ops\.[12]\.1\.running_.*)", name):
+            before, edge, after = pool.groups()
+            value.copy_(state_dict[f"{before}{FIRST_EDGE_OF_ITS_SOURCE[int(edge)]}{after}"])
     return net
 
 
-@pytest.fixture
-def ours():
+FIRST_EDGE_OF_ITS_SOURCE = (0, 1, 0, 1, 4, 0, 1, 4, 8, 0, 1, 4, 8, 13)
+
+
+@pytest.fixture(params=[FusedCell, PerEdgeCell])
+def ours(request):
     torch.manual_seed(1)
-    return Supernet(channels=4, num_classes=7, layers=4).double()
+    return Supernet(channels=4, num_classes=7, layers=4, cell=request.param).double()
 
 
 def copy_alphas(source, target):
@@ -180,7 +191,7 @@ def test_the_round_trip_is_exact(original, ours):
     assert back.keys() == original.state_dict().keys()
     assert all(torch.equal(back[name], value) for name, value in original.state_dict().items())
 
-    other = Supernet(channels=4, num_classes=7, layers=4).double()
+    other = Supernet(channels=4, num_classes=7, layers=4, cell=type(ours.cells[0])).double()
     other.load_darts_state_dict(back)
     wanted = ours.state_dict()
     differ = {name for name, value in other.state_dict().items() if not torch.equal(value, wanted[name])}
@@ -200,6 +211,21 @@ def test_a_checkpoint_of_early_pytorch_loads(original, ours):
     old = {name: value for name, value in original.state_dict().items() if "num_batches" not in name}
     ours.load_darts_state_dict(old)
     assert torch.equal(ours.darts_state_dict()["stem.0.weight"], old["stem.0.weight"])
+
+
+def test_pools_whose_statistics_differ_load_where_every_edge_has_its_own(original, ours):
+    """A network that was trained has none; one that was put together may."""
+    changed = {name: value.clone() for name, value in original.state_dict().items()}
+    changed["cells.1._ops.5._ops.2.1.running_var"] += 1
+    if isinstance(ours.cells[0], PerEdgeCell):
+        ours.load_darts_state_dict(changed)
+        name = "cells.1._ops.5._ops.2.1.running_var"
+        assert torch.equal(ours.darts_state_dict()[name], changed[name])
+        return
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    with pytest.raises(UserError, match=r"edges \[0, 2, 5, 9\] .* 1.running_var of a pool differs .* cell=PerEdgeCell"):
+        ours.load_darts_state_dict(changed)
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
 
 
 def test_a_checkpoint_of_another_precision_loads(original, ours):

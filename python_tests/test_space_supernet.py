@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from lt_nas_ext import nn, ops
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space import GateTieWarning, PerEdgeCell, Supernet
+from lt_nas_ext.space import FusedCell, GateTieWarning, PerEdgeCell, Supernet
+
+CELLS = (FusedCell, PerEdgeCell)
 
 
 def test_layout_of_the_paper():
@@ -23,14 +25,15 @@ def test_layout_of_the_paper():
     assert [i for i, kind in enumerate(kinds) if kind == "FactorizedReduce"] == [3, 6]
     assert net.feature_dim == net.classifier.in_features == 4 * 64
     assert net.stem[0].weight.shape == (48, 3, 3, 3)
-    assert len(net.cells[0].edges) == 14
+    assert len(Supernet(4, layers=1, cell=PerEdgeCell).cells[0].edges) == 14
     with_weights = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d) and m.affine]
     assert with_weights == [net.stem[1]]
 
 
-def test_the_supernet_of_the_paper_has_its_parameters():
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_supernet_of_the_paper_has_its_parameters(cell):
     """1 930 618 weights (published as 1.93 MB), and 2 · 14 · 8 architecture parameters."""
-    net = Supernet()
+    net = Supernet(cell=cell)
     assert sum(parameter.numel() for parameter in net.weight_parameters()) == 1_930_618
     assert sum(alpha.numel() for alpha in net.arch_parameters()) == 2 * 14 * 8
 
@@ -45,8 +48,9 @@ def test_parameters_are_split_without_rest():
 
 @pytest.mark.parametrize("primitives, gate", [(nn.DARTS, "softmax"), (nn.FAIR_DARTS, "sigmoid"), (nn.DARTS, "sigmoid")])
 @pytest.mark.parametrize("size", [(8, 8), (7, 11), (1, 3)])
-def test_small_grey_and_odd_images(primitives, gate, size):
-    net = Supernet(4, 5, layers=3, in_channels=1, nodes=2, gate=gate, primitives=primitives)
+@pytest.mark.parametrize("cell", CELLS)
+def test_small_grey_and_odd_images(cell, primitives, gate, size):
+    net = Supernet(4, 5, layers=3, in_channels=1, nodes=2, gate=gate, primitives=primitives, cell=cell)
     x = torch.randn(2, 1, *size)
     assert net.features(x).shape == (2, net.feature_dim) == (2, 32)
     assert net(x).shape == (2, 5)
@@ -54,8 +58,9 @@ def test_small_grey_and_odd_images(primitives, gate, size):
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("nodes", [1, 3])
-def test_any_depth_and_number_of_nodes(layers, nodes):
-    net = Supernet(4, 5, layers, nodes=nodes)
+@pytest.mark.parametrize("cell", CELLS)
+def test_any_depth_and_number_of_nodes(cell, layers, nodes):
+    net = Supernet(4, 5, layers, nodes=nodes, cell=cell)
     assert net(torch.randn(2, 3, 6, 6)).shape == (2, 5)
     assert net.alphas_normal.shape == (nodes * (nodes + 3) // 2, 8)
 
@@ -101,7 +106,7 @@ def test_the_genotype_is_read_from_alpha():
         Supernet(4, layers=1).genotype()
 
 
-def test_another_cell_takes_the_place_of_the_per_edge_one():
+def test_another_cell_takes_the_place_of_the_fused_one():
     made = []
 
     def make(**arguments):
@@ -121,8 +126,9 @@ def test_another_cell_takes_the_place_of_the_per_edge_one():
     }
 
 
-def test_nothing_takes_gradients_that_was_frozen():
-    net = Supernet(4, layers=3, nodes=2)
+@pytest.mark.parametrize("cell", CELLS)
+def test_nothing_takes_gradients_that_was_frozen(cell):
+    net = Supernet(4, layers=3, nodes=2, cell=cell)
     for weight in net.weight_parameters():
         weight.requires_grad_(False)
     net(torch.randn(2, 3, 8, 8)).sum().backward()
@@ -155,7 +161,7 @@ def test_images_of_another_form_are_named(x):
         Supernet(4, layers=1, nodes=1)(x)
 
 
-# The fused operators against their eager twins --------------------------------------------------------------------
+# The fused cell, and the per-edge cell with fused operators, against the per-edge cell with eager twins ---------------
 
 needs_kernels = pytest.mark.skipif(not ops.status().active, reason=f"eager twins serve: {ops.status().reason}")
 METHODS = {"darts": ("softmax", nn.DARTS, 4), "fair-darts": ("sigmoid", nn.FAIR_DARTS, 3)}  # gate, candidates, nodes
@@ -172,7 +178,7 @@ def supernet(method):
     """In float32, with gates that differ and running statistics of its own signals."""
     torch.manual_seed(0)
     gate, primitives, nodes = METHODS[method]
-    net = Supernet(4, 5, layers=3, gate=gate, primitives=primitives, nodes=nodes)
+    net = Supernet(4, 5, layers=3, gate=gate, primitives=primitives, nodes=nodes, cell=PerEdgeCell)
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
         for alpha in net.arch_parameters():
@@ -213,19 +219,41 @@ def smooth_batch(method, training):
     return next(seed for seed in range(50) if distance_to_a_kink(net, batch(seed)[0].double()) > 1e-5)
 
 
+def with_cells(method, cell):
+    """The supernet of the method, with the same weights in other cells."""
+    net = copy.deepcopy(supernet(method))
+    if cell is PerEdgeCell:
+        return net
+    gate, primitives, nodes = METHODS[method]
+    other = Supernet(4, 5, layers=3, gate=gate, primitives=primitives, nodes=nodes, cell=cell)
+    other.load_darts_state_dict({**net.darts_state_dict(), **alphas_of(net)})
+    return other
+
+
+def alphas_of(net):
+    return {"alphas_normal": net.alphas_normal.detach(), "alphas_reduce": net.alphas_reduce.detach()}
+
+
 def one_step(net, x, y, eager, layout):
-    """Logits, all gradients, and running statistics of the net after one forward and backward."""
+    """Logits, all gradients, and running statistics of the net after one forward and backward, under DARTS' names."""
     net = net.to(memory_format=layout)
     with ops.eager() if eager else contextlib.nullcontext():
         logits = net(x.contiguous(memory_format=layout))
         F.cross_entropy(logits, y).backward()
-    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
-    return logits.detach(), gradients, dict(net.named_buffers())
+    state = net.darts_state_dict()
+    statistics = {name: value.clone() for name, value in state.items() if "running" in name or "tracked" in name}
+    alphas = {name: alpha.grad for name, alpha in net.named_parameters() if name.startswith("alphas")}
+    weights = copy.deepcopy(net)
+    with torch.no_grad():
+        for own, parameter in zip(weights.parameters(), net.parameters(), strict=True):
+            own.copy_(torch.zeros_like(own) if parameter.grad is None else parameter.grad)
+    gradients = {name: value for name, value in weights.darts_state_dict().items() if name not in statistics}
+    return logits.detach(), {**alphas, **gradients}, statistics
 
 
 @functools.cache
-def step(method, training, dtype, layout, eager, alphas=True, device="cpu"):
-    net = copy.deepcopy(supernet(method)).to(device, dtype).train(training)
+def step(method, training, dtype, layout, eager, alphas=True, device="cpu", cell=PerEdgeCell):
+    net = with_cells(method, cell).to(device, dtype).train(training)
     for alpha in net.arch_parameters():
         alpha.requires_grad_(alphas)
     x, y = batch(smooth_batch(method, training))
@@ -247,9 +275,10 @@ def errors(ours, theirs):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", [NCHW, NHWC])
-def test_fused_equals_eager_in_float64(method, training, layout):
+@pytest.mark.parametrize("cell", CELLS)
+def test_fused_equals_eager_in_float64(method, training, layout, cell):
     eager = step(method, training, torch.float64, NCHW, eager=True)
-    fused = step(method, training, torch.float64, layout, eager=False)
+    fused = step(method, training, torch.float64, layout, eager=False, cell=cell)
     assert error(fused[0], eager[0]) < 1e-10
     for ours, theirs in zip(fused[1:], eager[1:], strict=True):
         assert {name: e for name, e in errors(ours, theirs).items() if not e < 1e-10} == {}
@@ -259,37 +288,39 @@ def test_fused_equals_eager_in_float64(method, training, layout):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("layout", [NCHW, NHWC])
-def test_fused_is_as_exact_as_eager_in_float32(method, training, layout):
+@pytest.mark.parametrize("cell", CELLS)
+def test_fused_is_as_exact_as_eager_in_float32(method, training, layout, cell):
     """Each gradient's error is at most twice eager's own, the larger of its two layouts; all gradients together too.
 
-    Both are a few units of rounding here, and that of a tensor of 16 numbers is a draw of luck: of several hundred, a
-    few exceed twice a lucky one. Those few (at most 3 %) are held to twice what one in ten of eager's own exceeds.
+    Both are a few units of rounding here, and that of a tensor of 16 numbers is a draw of luck: of several hundred a
+    few (at most 1 %) exceed twice a lucky one, none three times. On average the fused ones are no less exact.
     """
     exact = step(method, training, torch.float64, NCHW, eager=True)
-    fused = step(method, training, torch.float32, layout, eager=False)
+    fused = step(method, training, torch.float32, layout, eager=False, cell=cell)
     twins = [step(method, training, torch.float32, each, eager=True) for each in (NCHW, NHWC)]
     assert error(fused[0], exact[0]) < 1e-5
 
     ours = errors(fused[1], exact[1])
     theirs = [errors(twin[1], exact[1]) for twin in twins]
     own = {name: max(each[name] for each in theirs) for name in ours}
-    unlucky = statistics.quantiles(own.values(), n=10)[-1]
-    assert 0 < unlucky < 1e-5
-    beyond = {name: (e, own[name]) for name, e in ours.items() if e > 2 * own[name]}
-    assert {name: pair for name, pair in beyond.items() if pair[0] > 2 * unlucky} == {}
-    assert len(beyond) <= 0.03 * len(ours)
+    assert 0 < max(own.values()) < 1e-4
+    ratios = {name: e / own[name] for name, e in ours.items() if own[name] > 0}
+    assert {name: ratio for name, ratio in ratios.items() if ratio > 3} == {}
+    assert sum(ratio > 2 for ratio in ratios.values()) <= 0.01 * len(ratios)
+    assert statistics.geometric_mean(max(ratio, 1e-3) for ratio in ratios.values()) < 1.2
 
     def together(gradients):
-        return torch.cat([gradient.double().flatten() for gradient in gradients.values()])
+        return torch.cat([gradients[name].double().flatten() for name in sorted(gradients)])
 
     whole = [error(together(one[1]), together(exact[1])) for one in (fused, *twins)]
     assert whole[0] <= 2 * max(whole[1:])
 
 
 @needs_kernels
-def test_frozen_alphas_change_no_gradient():
-    free = step("darts", True, torch.float64, NCHW, eager=False)
-    frozen = step("darts", True, torch.float64, NCHW, eager=False, alphas=False)
+@pytest.mark.parametrize("cell", CELLS)
+def test_frozen_alphas_change_no_gradient(cell):
+    free = step("darts", True, torch.float64, NCHW, eager=False, cell=cell)
+    frozen = step("darts", True, torch.float64, NCHW, eager=False, alphas=False, cell=cell)
     for name, gradient in frozen[1].items():
         assert gradient is None if name.startswith("alphas") else torch.equal(gradient, free[1][name])
 
@@ -298,11 +329,12 @@ def test_frozen_alphas_change_no_gradient():
 @needs_kernels
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("layout", [NCHW, NHWC])
-def test_fused_equals_eager_in_float64_on_cuda(method, layout):
+@pytest.mark.parametrize("cell", CELLS)
+def test_fused_equals_eager_in_float64_on_cuda(method, layout, cell):
     if not ops.status().build.get("cuda_kernels"):
         pytest.skip("built without CUDA kernels")
     eager = step(method, True, torch.float64, NCHW, eager=True)
-    fused = step(method, True, torch.float64, layout, eager=False, device="cuda")
+    fused = step(method, True, torch.float64, layout, eager=False, device="cuda", cell=cell)
     assert error(fused[0].cpu(), eager[0]) < 1e-10
     for ours, theirs in zip(fused[1:], eager[1:], strict=True):
         ours = {name: value.cpu() for name, value in ours.items()}

@@ -13,9 +13,9 @@ from lt_nas_ext.nn.primitives import check_primitives
 from lt_nas_ext.ops.gates import check_gate
 from lt_nas_ext.space import darts_checkpoint
 from lt_nas_ext.space.derive import derive
+from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import Genotype
 from lt_nas_ext.space.layout import STEM_MULTIPLIER, check_images, check_sizes, make_stem, plan_cells
-from lt_nas_ext.space.per_edge import PerEdgeCell
 
 ALPHA_INITS = ("noise", "zeros")
 
@@ -37,7 +37,8 @@ class Supernet(tnn.Module):
         nodes: nodes of a cell.
         stem_multiplier: the stem has stem_multiplier · C channels.
         alpha_init: "noise", 1e-3 · randn (DARTS), or "zeros" (FairDARTS).
-        cell: what makes a cell; called with the arguments of `PerEdgeCell`, and has its methods.
+        cell: what makes a cell: `FusedCell`, or `PerEdgeCell` for custom candidates; or anything that takes their
+            arguments and has their methods.
 
     Raises:
         UserError: an argument cannot be used; the message names it.
@@ -61,7 +62,7 @@ class Supernet(tnn.Module):
         nodes: int = 4,
         stem_multiplier: int = STEM_MULTIPLIER,
         alpha_init: str = "noise",
-        cell: Callable[..., PerEdgeCell] = PerEdgeCell,
+        cell: Callable[..., tnn.Module] = FusedCell,
     ) -> None:
         super().__init__()
         check_sizes(channels=channels, num_classes=num_classes, layers=layers, in_channels=in_channels)
