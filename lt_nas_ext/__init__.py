@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
-from lt_nas_ext import data, engine, longtail, methods, nn, ops, space
-from lt_nas_ext.api import evaluate, retrain, search
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lt_nas_ext.errors import UserError
 
 __version__ = "0.1.0"
@@ -23,7 +24,24 @@ __all__ = [
     "methods",
     "nn",
     "ops",
+    "predict",
     "retrain",
     "search",
     "space",
 ]
+
+if TYPE_CHECKING:
+    from lt_nas_ext import data, engine, longtail, methods, nn, ops, space
+    from lt_nas_ext.api import evaluate, predict, retrain, search
+else:
+
+    def __getattr__(name: str) -> Any:
+        """A public name, imported on its first use: PyTorch takes seconds, and `lt-nas --help` needs none of it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in ("evaluate", "predict", "retrain", "search"):
+            return getattr(importlib.import_module("lt_nas_ext.api"), name)
+        return importlib.import_module(f"lt_nas_ext.{name}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

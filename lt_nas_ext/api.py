@@ -1,4 +1,4 @@
-"""Search, retrain, evaluate: a call each. What is not said comes from a preset or a default."""
+"""Search, retrain, evaluate, predict: a call each. What is not said comes from a preset or a default."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lt_nas_ext.engine import (
     RetrainSettings,
     SearchResult,
     evaluate,
+    predict,
     run_retrain,
     run_search,
 )
@@ -24,7 +25,7 @@ from lt_nas_ext.methods import SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
 from lt_nas_ext.space import Genotype
 
-__all__ = ["evaluate", "retrain", "search", "search_settings"]
+__all__ = ["evaluate", "predict", "retrain", "search", "search_settings"]
 
 DEFAULT_METHOD = "ssf-nas"
 

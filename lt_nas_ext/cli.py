@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "find a cell on labelled or unlabelled images: writes a run directory",
     "retrain": "train the network of a finished search, or one to compare it with",
     "evaluate": "accuracy of a trained network on its test images, class by class",
+    "predict": "what a trained network sees on images of yours, the likeliest classes of each",
     "report": "one table and one self-contained html page for any number of runs",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
@@ -30,6 +31,7 @@ EXAMPLES = """\
   lt-nas demo
   lt-nas search --method ssf-nas --data digits --imbalance exp --factor 0.1 --out runs/ssf
   lt-nas retrain --run runs/ssf --epochs 150
+  lt-nas predict runs/ssf photo.jpg more/
   lt-nas report runs/ssf"""
 
 INTERRUPTED = 130

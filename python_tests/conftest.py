@@ -4,6 +4,7 @@ which kernels were tested."""
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     profile = "slow" if config.getoption("--slow") else "default"
     settings.load_profile(os.environ.get("LT_NAS_EXT_TEST_PROFILE", profile))
+    # A shell starts background commands with Ctrl-C ignored, and tests send it to themselves.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "OMP_NUM_THREADS" not in os.environ:
         # The tests' tensors are small: threads only wait for each other, 50 times as long where another process holds
         # a core. Tests of threads set their own number.

@@ -7,6 +7,7 @@ import re
 import pytest
 from tiny_runs import TINY, Silent, tiny_data
 
+import lt_nas_ext
 from lt_nas_ext import api
 from lt_nas_ext.engine import Classifier
 from lt_nas_ext.errors import UserError
@@ -15,6 +16,14 @@ from lt_nas_ext.space import Genotype, SmallConvNet
 
 DATA = tiny_data()
 SMALL = {"epochs": 1, "channels": 2, "layers": 3, "device": "cpu"}
+
+
+def test_the_public_names_are_there_before_they_are_imported():
+    assert set(lt_nas_ext.__all__) <= set(dir(lt_nas_ext))
+    assert all(getattr(lt_nas_ext, name) is not None for name in lt_nas_ext.__all__)
+    assert lt_nas_ext.search is api.search
+    with pytest.raises(AttributeError, match="module 'lt_nas_ext' has no attribute 'serch'"):
+        lt_nas_ext.serch  # noqa: B018
 
 
 def test_search_retrain_evaluate(tmp_path):

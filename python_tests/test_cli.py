@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import json
 import signal
 import subprocess
@@ -89,7 +90,10 @@ def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str]
         (["retrain", "--run", "no/where"], "holds no run"),
         (["retrain", "--network", "random", "--genotype", "x"], "got 2 of --run"),
         (["retrain", "--genotype", "no/where.json"], "no/where.json: cannot be read as a genotype"),
-        (["evaluate", "--run", "no/where"], "not there"),
+        (["evaluate", "--run", "no/where"], "run: no/where is not there"),
+        (["predict"], "run: got none; wanted lt-nas predict RUN IMAGE ..."),
+        (["predict", "no/where", "a.png"], "images: a.png is not there; wanted image files, or directories of them"),
+        (["predict", "no/where"], "images: got none"),
         (["report"], "runs: got none; wanted one or more run directories"),
         (["report", "no/where"], "runs: 'no/where' is not a directory"),
     ],
@@ -144,6 +148,49 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     code, out, _ = call(capsys, "report", run)
     assert code == 0 and out.splitlines()[-1] == str(run / "report.html")
     assert "SSF-NAS" in (run / "report.html").read_text()
+
+
+@pytest.fixture
+def trained(tmp_path: Path, pictures: Path) -> Path:
+    """Run directory of a network trained on `pictures`."""
+    from lt_nas_ext.engine import RetrainSettings, run_retrain
+
+    settings = RetrainSettings(epochs=1, channels=2, device="cpu")
+    run_retrain("small-conv-net", DataOptions("folder", root=pictures).load(), settings, tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, trained: Path) -> None:
+    cat, dogs = pictures / "cat" / "1.png", pictures / "dog"
+    code, out, err = call(capsys, "predict", trained, cat, dogs)
+    lines = [line.split() for line in out.splitlines()]
+    assert (code, err) == (0, "") and [line[0] for line in lines] == [str(cat), *(f"{dogs}/{i}.png" for i in range(8))]
+    assert all({line[1], line[4], line[7]} == {"cat", "dog", "eel"} for line in lines)
+    shares = [[float(line[i]) for i in (2, 5, 8)] for line in lines]
+    assert all(s == sorted(s, reverse=True) and sum(s) == pytest.approx(100, abs=0.2) for s in shares)
+    assert call(capsys, "predict", cat, dogs, "--run", trained)[1] == out
+
+    files = ["--csv", tmp_path / "found.csv", "--json", tmp_path / "found.json"]
+    code, out, _ = call(capsys, "predict", trained, "--top", "1", cat, dogs, *files)
+    assert code == 0 and [line.split()[:3] for line in out.splitlines()] == [line[:3] for line in lines]
+    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(rows[0]) == ["file", "class_1", "probability_1"] and len(rows) == len(found) == 9
+    for row, entry, line in zip(rows, found, lines, strict=True):
+        assert row["file"] == entry["file"] == line[0] and [row["class_1"]] == entry["classes"] == [line[1]]
+        assert [float(row["probability_1"])] == entry["probabilities"]
+
+
+def test_predict_names_what_it_cannot_read_after_the_others(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, trained: Path
+) -> None:
+    (tmp_path / "broken.png").write_text("no image")
+    eels = call(capsys, "predict", trained, pictures / "eel")[1]
+    table = ["--csv", tmp_path / "found.csv"]
+    code, out, err = call(capsys, "predict", trained, tmp_path / "broken.png", pictures / "eel", *table)
+    assert (code, out) == (2, eels) and len((tmp_path / "found.csv").read_text().splitlines()) == 7
+    assert err.splitlines()[0] == "lt-nas: error: images: 1 of 7 cannot be read"
+    assert err.splitlines()[1].startswith(f"  image: {tmp_path}/broken.png cannot be read (") and "Traceback" not in err
 
 
 def test_other_images_cannot_be_slipped_under_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -278,6 +325,12 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     code, _, err = call(capsys, "search", "--method", "darts", *TAIL, *slow, "--out", tmp_path / "a")
     warning = next(line for line in err.splitlines() if "warning" in line)
     assert code == 0 and warning.startswith("lt-nas: warning: ") and ".py" not in warning
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["serch"]])
+def test_what_needs_no_pytorch_does_not_wait_for_it(words: list[str]) -> None:
+    script = f"import sys; from lt_nas_ext.cli import main; main({words}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120).returncode == 0
 
 
 def test_from_outside() -> None:

@@ -143,20 +143,20 @@ def test_a_module_of_ones_own(tmp_path):
         load_classifier(tmp_path)
     again = load_classifier(tmp_path, network=own())
     assert torch.equal(again(DATA.test.images), result.model(DATA.test.images))
-    with pytest.raises(UserError, match="its weights do not fit"):
+    with pytest.raises(UserError, match=r"run: the weights in .*model\.pt do not fit"):
         load_classifier(tmp_path, network=nn.Linear(64, 3))
     with pytest.raises(UserError, match="pretrain_epochs: got 1, but Sequential has no features"):
         retrain(own(), pretrain_epochs=1)
 
 
 def test_no_model_to_load(tmp_path):
-    with pytest.raises(UserError, match="not there; wanted the run directory of a finished retraining"):
+    with pytest.raises(UserError, match=r"run: .* holds no run \(no config\.json\)"):
         load_classifier(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="cannot be read as a trained model"):
         load_classifier(tmp_path)
     torch.save({"weights": 1}, tmp_path / "model.pt")
-    with pytest.raises(UserError, match="not a model of this library"):
+    with pytest.raises(UserError, match="no model of this library"):
         load_classifier(tmp_path)
 
 

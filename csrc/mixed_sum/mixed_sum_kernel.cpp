@@ -44,8 +44,9 @@ namespace lt::mixed_sum::LT_ISA {
 // Candidates are taken in groups of eight (then four, two, one): as many streams as the prefetchers follow and the
 // registers hold.
 constexpr int kGroup = 8;
-// Elements of a block, small enough that dy or the running sum stays in the first-level cache across the groups.
-constexpr int64_t kBlock = 1024;
+// Elements of a block, small enough that dy or the running sum stays in the first-level cache across the groups, and
+// that a lane sums few products before they join the others in double.
+constexpr int64_t kBlock = 512;
 
 // sum[0..n) (+)= Σ_g w_g x_g over one group of candidates; the last group writes y instead.
 template <class T, int G, bool Stream>

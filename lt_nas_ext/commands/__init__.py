@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from lt_nas_ext.commands.images import Describe
+from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
 from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
@@ -20,6 +21,7 @@ TYPES: dict[str, type[Any]] = {
     "search": Search,
     "retrain": Retrain,
     "evaluate": Evaluate,
+    "predict": Predict,
     "report": Report,
     "data describe": Describe,
     "demo": Demo,

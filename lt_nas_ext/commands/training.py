@@ -15,6 +15,7 @@ from lt_nas_ext.commands.printing import bars, percent, say
 from lt_nas_ext.commands.showing import print_table
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import RetrainSettings, evaluate, load_classifier, read_config, run_retrain, run_search
+from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import longtailed_top1
 from lt_nas_ext.methods import SearchSettings
@@ -115,8 +116,7 @@ class Evaluate:
 
     def run(self) -> None:
         """Print every figure."""
-        inner = self.source / "retrain"
-        directory = inner if inner.is_dir() and not (self.source / "model.pt").exists() else self.source
+        directory = trained_run(self.source)
         model = load_classifier(directory, device=self.device)
         data = data_of_run(directory, self.root)
         figures = evaluate(model, data.test)

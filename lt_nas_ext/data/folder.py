@@ -115,7 +115,7 @@ def _scan(directory: Path, class_names: Sequence[str]) -> tuple[list[str], np.nd
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = _images_under(directory / name)
+        found = images_under(directory / name)
         if not found:
             raise UserError(
                 f"root: class {name!r} has no images in {directory / name}; wanted files that end in "
@@ -126,7 +126,8 @@ def _scan(directory: Path, class_names: Sequence[str]) -> tuple[list[str], np.nd
     return files, np.asarray(labels, dtype=np.int64)
 
 
-def _images_under(directory: Path) -> list[str]:
+def images_under(directory: Path) -> list[str]:
+    """Image files of a directory and its sub-folders, in natural order; hidden ones are passed over."""
     found = []
     for here, folders, names in os.walk(directory):
         folders[:] = [f for f in folders if not f.startswith((".", "__"))]

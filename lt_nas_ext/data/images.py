@@ -37,17 +37,31 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> torch.Tensor
     Raises:
         UserError: a file that is missing, broken or no image (it is named), or more pixels than memory.
     """
-    check_size(size)
-    if channels not in (1, 3):
-        raise UserError(f"channels: got {channels!r}; wanted 1 (grey) or 3 (RGB)")
-    _check_memory(len(files), size, channels)
-    images = np.empty((len(files), size, size, channels), dtype=np.uint8)
+    images = _room(len(files), size, channels)
 
     def fill(i: int) -> None:
         images[i] = _open(files[i], lambda image: _pixels(image, size, channels))
 
     _in_threads(fill, len(files))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return _planes(images)
+
+
+def read_readable(files: Sequence[Path], size: int, channels: int) -> tuple[torch.Tensor, dict[int, UserError]]:
+    """As `read_images`, but a file that is missing, broken or no image stops nothing.
+
+    Returns:
+        The M images that can be read, (M, channels, size, size) uint8, and the error of each other file by its place.
+    """
+    images, errors = _room(len(files), size, channels), dict[int, UserError]()
+
+    def fill(i: int) -> None:
+        try:
+            images[i] = _open(files[i], lambda image: _pixels(image, size, channels))
+        except UserError as error:
+            errors[i] = error
+
+    _in_threads(fill, len(files))
+    return _planes(images[[i not in errors for i in range(len(files))]]), dict(sorted(errors.items()))
 
 
 def probe(files: Sequence[Path]) -> list[tuple[tuple[int, int], bool]]:
@@ -77,6 +91,19 @@ def to_grey_or_rgb(image: Image.Image, channels: int) -> Image.Image:
     if wanted == "L" and image.mode != "1":
         image = image.convert("RGB")  # CMYK, LAB, palettes: Pillow has no direct way to grey
     return image.convert(wanted)
+
+
+def _room(count: int, size: int, channels: int) -> np.ndarray:
+    """(count, size, size, channels) uint8 to be filled; every argument checked."""
+    check_size(size)
+    if channels not in (1, 3):
+        raise UserError(f"channels: got {channels!r}; wanted 1 (grey) or 3 (RGB)")
+    _check_memory(count, size, channels)
+    return np.empty((count, size, size, channels), dtype=np.uint8)
+
+
+def _planes(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:

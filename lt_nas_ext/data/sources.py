@@ -102,14 +102,15 @@ def resized(source: Source, size: int) -> Source:
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """(N, C, H, W) uint8 -> (N, C, size, size) uint8: shorter side to `size`, then the centre."""
+    """(N, C, H, W) uint8 or floats -> (N, C, size, size) of the same type: shorter side to `size`, then the centre."""
     h, w = images.shape[-2:]
     if (h, w) == (size, size):
         return images
     scaled = (max(round(h * size / min(h, w)), size), max(round(w * size / min(h, w)), size))
     floats = F.interpolate(images.float(), scaled, mode="bilinear", antialias=True, align_corners=False)
     top, left = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return floats[..., top : top + size, left : left + size].round().clamp(0, 255).to(torch.uint8)
+    floats = floats[..., top : top + size, left : left + size]
+    return floats.round().clamp(0, 255).to(torch.uint8) if images.dtype == torch.uint8 else floats.to(images.dtype)
 
 
 def check_size(size: int) -> None:

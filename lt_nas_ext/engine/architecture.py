@@ -74,7 +74,8 @@ def build_network(architecture: Architecture, num_classes: int, in_channels: int
     genotype = genotype_of(architecture)
     if genotype is None:
         raise UserError(
-            f"network: the run trained a module of its own ({architecture.get('class', name)}); pass it as network="
+            f"network: the run trained a module of its own ({architecture.get('class', name)}); "
+            "pass it as network= to lt_nas_ext.engine.load_classifier"
         )
     return Network(
         genotype,

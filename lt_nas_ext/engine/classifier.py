@@ -13,7 +13,8 @@ from torch import nn
 from lt_nas_ext.data import Dataset, normalize
 from lt_nas_ext.engine.architecture import build_network
 from lt_nas_ext.engine.checkpoint import sync_directory
-from lt_nas_ext.engine.device import place
+from lt_nas_ext.engine.device import choose_device, place
+from lt_nas_ext.engine.run_dir import read_config
 from lt_nas_ext.errors import UserError
 
 FORMAT = 1
@@ -93,36 +94,36 @@ class Classifier(nn.Module):
         sync_directory(path.parent)
 
 
-def load_classifier(
-    path: str | Path, network: nn.Module | None = None, device: torch.device | str = "cpu"
-) -> Classifier:
+def load_classifier(path: str | Path, network: nn.Module | None = None, device: str = "cpu") -> Classifier:
     """The trained network of a retraining run, in evaluation mode.
 
     Args:
-        path: the run directory, or its model.pt.
+        path: the run directory, that of the search it belongs to, or its model.pt.
         network: the module to load the weights into, where the run trained a module of yours; otherwise it is built.
-        device: where to put it.
+        device: where to put it: "auto", "cpu", "cuda", "cuda:1", …
 
     Raises:
         UserError: there is no model, the file is none, or its weights do not fit the network.
     """
-    path = Path(path)
-    file = path / "model.pt" if path.is_dir() else path
-    if not file.exists():
-        raise UserError(f"{file}: not there; wanted the run directory of a finished retraining, or its model.pt")
+    path, where = Path(path), choose_device(device)
+    file = path if path.is_file() else trained_run(path) / "model.pt"
     try:
-        content = torch.load(file, map_location=device, weights_only=True)
+        content = torch.load(file, map_location=where, weights_only=True)
     except Exception as error:  # damaged files fail in many ways
-        raise UserError(f"{file}: cannot be read as a trained model: {str(error).splitlines()[0]}") from None
+        raise UserError(f"run: {file} cannot be read as a trained model: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{file}: not a model of this library (format {FORMAT}); wanted the model.pt of a retraining")
+        raise UserError(
+            f"run: {file} is no model of this library (format {FORMAT}); wanted the model.pt of a retraining"
+        )
     channels, height, width = content["image_shape"]
     if network is None:
         network = build_network(content["architecture"], len(content["class_names"]), channels)
     try:
         network.load_state_dict(content["network"])
     except RuntimeError as error:
-        raise UserError(f"{file}: its weights do not fit the network: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(
+            f"run: the weights in {file} do not fit the network: {str(error).splitlines()[-1].strip()}"
+        ) from None
     model = Classifier(
         network,
         content["class_names"],
@@ -132,4 +133,25 @@ def load_classifier(
         (channels, height, width),
         content["architecture"],
     )
-    return place(model, device).eval()
+    return place(model, where).eval()
+
+
+def trained_run(path: Path) -> Path:
+    """The run directory that has the weights: `path` itself, or the retraining in that of a search.
+
+    Raises:
+        UserError: it is no run, a search that was not retrained, or a retraining without weights yet.
+    """
+    if not path.is_dir():
+        raise UserError(f"run: {path} is not there; wanted the run directory of a finished retraining, or its model.pt")
+    inner = path / "retrain"
+    for directory in (path, inner):
+        if (directory / "model.pt").is_file():
+            return directory
+    begun = inner if (inner / "config.json").exists() else path
+    if read_config(begun).get("kind") == "search":
+        raise UserError(
+            f"run: {begun} is a search, which leaves a genotype and no trained network; train one first: "
+            f"lt-nas retrain --run {begun}"
+        )
+    raise UserError(f"run: {begun} has no weights yet (model.pt); finish the retraining first (--resume)")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lt_nas_ext.data import ImageSet, normalize
+from lt_nas_ext.data.draws import as_floats
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import Metrics, evaluate_predictions
@@ -28,16 +29,21 @@ def batched(
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, images: ImageSet) -> torch.Tensor:
-    """Logits (N, C) of a model that takes images in [0, 1], such as a `Classifier`. It keeps its mode."""
+def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Logits (N, classes) of a model that takes images in [0, 1], such as a `Classifier`. It keeps its mode.
+
+    Args:
+        model: the module; it computes where its parameters are.
+        images: (N, C, H, W), uint8 or floating point in [0, 1]; computed in float32.
+    """
     was_training = model.training
-    device = next((parameter.device for parameter in model.parameters()), images.images.device)
+    device = next((parameter.device for parameter in model.parameters()), images.device)
     model.eval()
     try:
         parts = []
-        for part in images.images.split(BATCH):
-            pixels = (part.to(device).float() / 255.0).contiguous(memory_format=torch.channels_last)
-            parts.append(model(pixels))
+        for part in images.split(BATCH):
+            pixels = as_floats(part.to(device)).float()
+            parts.append(model(pixels.contiguous(memory_format=torch.channels_last)))
         return torch.cat(parts)
     finally:
         model.train(was_training)
@@ -64,4 +70,4 @@ def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | N
         train_counts = model.train_counts
     if not len(images):
         raise UserError("images: the set is empty; wanted at least one image to evaluate on")
-    return evaluate_predictions(predict_logits(model, images), images.labels, train_counts)
+    return evaluate_predictions(predict_logits(model, images.images), images.labels, train_counts)

@@ -126,7 +126,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: holds no run (no config.json); wanted the out of a search or retraining") from None
+        raise UserError(
+            f"run: {path} holds no run (no config.json); wanted the out of a search or retraining"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{file}: cannot be read: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):

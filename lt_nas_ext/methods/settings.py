@@ -73,7 +73,7 @@ class SearchSettings:
     alpha_weight_decay: float = 1e-3
     """Weight decay of the architecture parameters (added to their gradient, as torch.optim.Adam does)."""
     rule: Rule = "top2"
-    """How a genotype is read from the gates: top2 is DARTS', per_edge needs softmax, threshold_* are FairDARTS'."""
+    """How a genotype is read from the gates: top2 (DARTS), per_edge (SSF-NAS, eq. 4), threshold_* (FairDARTS)."""
     threshold: float = 0.85
     """Gate that an edge needs under the two threshold rules."""
     lambda_01: float = 10.0

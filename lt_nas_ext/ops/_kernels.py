@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import importlib
 import os
 import warnings
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
+PURE_PYTHON = "built as pure Python on request (LT_NAS_EXT_KERNELS=0)"
 
 _EAGER: contextvars.ContextVar[bool] = contextvars.ContextVar("lt_nas_ext_eager", default=False)
 
@@ -41,9 +44,9 @@ def _load() -> KernelStatus:
         built = importlib.import_module("lt_nas_ext._build_info")
     except ModuleNotFoundError:
         return KernelStatus(False, "lt_nas_ext was never built here (a source tree on sys.path?); run `pip install .`")
-    build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION}
+    build = {"torch": built.TORCH_VERSION, "cuda": built.CUDA_VERSION, "cuda_reason": built.CUDA_REASON}
     if not built.KERNELS:
-        return KernelStatus(False, "built as pure Python on request (LT_NAS_EXT_KERNELS=0)", build)
+        return KernelStatus(False, PURE_PYTHON, build)
     if _public(built.TORCH_VERSION) != _public(torch.__version__):
         return KernelStatus(
             False,
@@ -60,13 +63,18 @@ def _load() -> KernelStatus:
     return KernelStatus(True, "kernels are active", {**build, **extension.build_info()})
 
 
-_STATUS = _load()
-if not _STATUS.active and not _STATUS.reason.startswith("built as pure Python"):
-    if os.environ.get("LT_NAS_EXT_REQUIRE_KERNELS") == "1":
-        raise ImportError(f"LT_NAS_EXT_REQUIRE_KERNELS=1, but {_STATUS.reason}")
-    warnings.warn(
-        f"lt_nas_ext runs on its eager twins (same results, slower): {_STATUS.reason}", RuntimeWarning, stacklevel=2
-    )
+def _announced(status: KernelStatus) -> KernelStatus:
+    """The status, once it was said that the kernels do not serve; nothing is said of a build that wanted none."""
+    if not status.active:
+        if os.environ.get("LT_NAS_EXT_REQUIRE_KERNELS") == "1":
+            raise ImportError(f"LT_NAS_EXT_REQUIRE_KERNELS=1, but {status.reason}")
+        if status.reason != PURE_PYTHON:
+            message = f"lt_nas_ext runs on its eager twins (same results, slower): {status.reason}"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return status
+
+
+_STATUS = _announced(_load())
 
 
 def status() -> KernelStatus:
@@ -108,5 +116,19 @@ def use_kernels(tensor: torch.Tensor) -> bool:
     if not _STATUS.active or _eager_wanted():
         return False
     if tensor.device.type == "cuda":
-        return bool(_STATUS.build.get("cuda_kernels"))
+        return _cuda_kernels()
     return tensor.device.type in ("cpu", "meta")
+
+
+@torch.compiler.assume_constant_result  # torch.compile then warns while it traces, and traces no warning
+def _cuda_kernels() -> bool:
+    """Whether the build has CUDA kernels; where it has none, that is told once."""
+    if not _STATUS.build.get("cuda_kernels"):
+        _warn_of_cuda()
+    return bool(_STATUS.build.get("cuda_kernels"))
+
+
+@functools.cache
+def _warn_of_cuda() -> None:
+    message = f"CUDA tensors run on the eager twins (same results, slower): {_STATUS.build.get('cuda_reason')}"
+    warnings.warn(message, RuntimeWarning, stacklevel=5)  # at the caller of the operator
