@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -107,6 +111,45 @@ def test_a_killed_worker_ends_the_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the worker at the bad one was killed \(exit code -9\)"):
         run_queue([Job("endless", walk_on), Job("the bad one", die)], tmp_path, 2, board=Remembered())
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_however_it_ends_no_worker_stays(tmp_path: Path, end: signal.Signals) -> None:
+    """Ctrl-C goes to every process of the terminal, SIGKILL to the command alone."""
+    words = ["reproduce", "digits", "--seeds", "1", "--jobs", "1", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lt_nas_ext", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert until((tmp_path / "seed-0" / "ssf-nas" / "history.jsonl").exists), "no run began"
+        if end == signal.SIGINT:
+            os.killpg(process.pid, end)
+        else:
+            process.kill()
+        _, err = process.communicate(timeout=60)  # the workers hold this pipe too
+        assert until(lambda: not alive(process.pid)), "a worker stays"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert "Traceback" not in err
+    if end == signal.SIGINT:
+        assert process.returncode == 130 and "interrupted with 0 of 4 runs done" in err
+        assert err.splitlines()[-1] == f"continue with: python -m lt_nas_ext {' '.join(words)}"
+
+
+def until(true: Callable[[], bool], seconds: float = 120) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return true()
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_bars_show_who_is_at_work_and_keep_what_is_done() -> None:
