@@ -21,9 +21,9 @@ class ReproduceDigits:
     """The digits study: what a search wins on 527 long-tailed digits (μ = 0.1), beside what no search found.
 
     Each seed searches cells with SSF-NAS (no labels) and DARTS, draws a random genotype, and trains these three and a
-    hand-designed network of three layers on the same images: balanced softmax, the same supervised epochs, last
-    weights, 440 balanced test images that chose nothing. SSF-NAS's network is pre-trained without labels before.
-    A seed draws everything: the training images, the search's halves, weights, order, augmentation, the genotype.
+    hand-designed network of three layers on the same images: balanced softmax, the same epochs, last weights, 440
+    balanced test images that chose nothing. A seed draws everything: the training images, the search's halves, weights,
+    order, augmentation, the genotype.
 
     Minutes a seed and core, no GPU, no download. Ctrl-C saves; the same command continues, and more --seeds add to what
     is there. It ends with mean ± standard deviation, the margins by seed, and report.html with every seed.

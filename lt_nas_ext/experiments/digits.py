@@ -1,9 +1,19 @@
 """The digits study: SSF-NAS and DARTS on long-tailed digits beside random genotypes and a network designed by hand.
 
-Every network of a seed is trained on the same images with the same loss for the same supervised epochs. A seed stands
-for everything drawn: which training images there are, the halves of the search, initial weights, the order of the
-images, augmentation, the random genotype. The 440 test images are the same for all and chose nothing: the numbers of
-`PLAN` were chosen on the 773 training images that the long tail of seed 0 … 2 leaves out.
+Every network of a seed is trained on the same images with the same loss, optimiser and epochs. A seed stands for
+everything drawn: which training images there are, the halves of the search, initial weights, the order of the images,
+augmentation, the random genotype. The 440 test images are the same for all and chose nothing.
+
+The numbers of `PLAN.training` were chosen on the 773 training images that the long tail of a seed leaves out: macro
+accuracy over the nine classes that it cuts, seeds 0 and 1. What tipped the scales are single runs of 60 epochs, so
+differences of half a point say little:
+
+- weight decay 3e-3 instead of 3e-4: a genotype of SSF-NAS 97.1 instead of 96.6, a random one 98.3 instead of 97.2, the
+  network by hand 98.8 instead of 98.3 and 98.0 instead of 98.2;
+- 16 channels instead of 12: another genotype of SSF-NAS, from a shorter search and the poorest seen, 97.7 instead of
+  95.7;
+- no pre-training with Barlow Twins, so that all networks are trained alike: 10 epochs of it before the 60 gave those
+  two genotypes 96.6 instead of 97.1 and 95.9 instead of 95.7.
 """
 
 from __future__ import annotations
@@ -36,14 +46,12 @@ class Plan:
     Attributes:
         searches: directory and method -> the settings of its search.
         controls: networks that no search made; a directory each.
-        training: how every network is trained; the hand-designed one keeps its own width.
-        pretrain_epochs: Barlow Twins epochs of SSF-NAS's network before the supervised ones, on the same images.
+        training: how every network is trained; the hand-designed one keeps its own size.
     """
 
     searches: Mapping[str, SearchSettings]
     controls: Sequence[str]
     training: RetrainSettings
-    pretrain_epochs: int
 
 
 # The demo's settings with more steps: batch 32 gives 8 an epoch, so that gates move on more than first impressions.
@@ -58,16 +66,15 @@ PLAN = Plan(
     training=RetrainSettings(
         epochs=60,
         batch_size=64,
-        channels=12,
+        channels=16,
         layers=3,
         loss="balanced_softmax",
         lr=0.1,
+        weight_decay=3e-3,
         drop_path=0.0,
-        projector=(256, 256, 256),
         test_every=5,
         device="cpu",
     ),
-    pretrain_epochs=10,
 )
 
 
@@ -116,7 +123,5 @@ def run_network(out: Path, name: str, seed: int, plan: Plan, follow: Follow) -> 
         trained = run_retrain(name, digits, training, out, True, follow("training"))
     else:
         found = run_search(digits, replace(plan.searches[name], seed=seed), out, True, follow("search"))
-        if name == "ssf-nas":
-            training = replace(training, pretrain_epochs=plan.pretrain_epochs)
         trained = run_retrain(found.genotype, digits, training, out / "retrain", True, follow("training"))
     return f"macro {100 * trained.metrics['macro']:.1f} %"
