@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
     "report": "one table and one self-contained html page for any number of runs",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups",
+    "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
     "doctor": "what is installed, which kernels serve, and why the others do not",
 }
@@ -90,8 +91,9 @@ def _command(words: Sequence[str]) -> tuple[str, list[str]]:
         name = " ".join(words[:length])
         if name in COMMANDS:
             return name, list(words[length:])
-    if words[0] == "data":
-        raise UserError(f"command: got {' '.join(words[:2])!r}; wanted 'data describe'")
+    group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if group:
+        raise UserError(f"command: got {' '.join(words[:2])!r}; wanted {' or '.join(map(repr, group))}")
     close = difflib.get_close_matches(words[0], COMMANDS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(COMMANDS)}"
     raise UserError(f"command: got {words[0]!r}; {hint}")

@@ -122,6 +122,24 @@ def test_warnings_of_the_engine_and_our_own_are_shown(tmp_path: Path) -> None:
     assert "the gate cannot be reached" in page and "75 % of the chosen operations are skip connections" in page
 
 
+def test_several_seeds_are_told_apart(tmp_path: Path, page: str) -> None:
+    for seed in range(2):
+        path = search_run(tmp_path / f"s{seed}", seed=seed)
+        config = json.loads((path / "config.json").read_text())
+        config["data"]["seed"] = seed
+        (path / "config.json").write_text(json.dumps(config))
+        training_run(path / "retrain", 0.9 + 0.02 * seed, seed=seed, data=config["data"])
+    metrics = json.loads((tmp_path / "s1" / "metrics.json").read_text())
+    metrics["health"]["skip_share"] = 0.75
+    (tmp_path / "s1" / "metrics.json").write_text(json.dumps(metrics))
+    both = render(read_networks([tmp_path]))
+    assert both.count("; subset seeds 0, 1.") == 1 and "; subset seed 0." in page
+    assert "<summary>every seed</summary>" in both and "every seed" not in page
+    assert "<strong>SSF-NAS, seed 1</strong>: 75 % of the chosen" in both
+    ids = outline(both).ids
+    assert len(ids) == len(set(ids))
+
+
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("finished", [True, False])
 def test_short_and_unfinished_runs(tmp_path: Path, epochs: int, finished: bool) -> None:

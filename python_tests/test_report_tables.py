@@ -12,7 +12,7 @@ from report_runs import demo_runs, search_run, training_run
 from rich.console import Console
 
 from lt_nas_ext.report.runs import read_networks
-from lt_nas_ext.report.tables import Row, as_markdown, as_rich, print_results, rows, spread
+from lt_nas_ext.report.tables import Row, as_markdown, as_rich, print_results, rows, seed_rows, spread
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,19 @@ def test_seeds_become_one_row_with_their_spread(tmp_path: Path) -> None:
     (row,) = rows(read_networks(paths))
     assert row.seeds == 3 and len(row.macro) == 2 and row.state == "2 of 3 finished"
     assert "| seeds |" in as_markdown([row]) and " ± " in as_markdown([row])
+
+
+def test_what_stands_behind_the_means(tmp_path: Path) -> None:
+    paths = [
+        training_run(tmp_path / f"s{seed}", 0.9 + 0.01 * seed, seed=seed, architecture={"name": "random"})
+        for seed in range(2)
+    ]
+    networks = read_networks(paths)
+    (row,) = rows(networks)
+    assert [(name, single.network, single.macro) for name, single in seed_rows(networks)] == [
+        ("random genotype", f"random genotype, seed {seed}", (row.macro[seed],)) for seed in range(2)
+    ]
+    assert seed_rows(networks[:1]) == []  # one seed is its own mean
 
 
 @pytest.mark.parametrize(

@@ -79,25 +79,31 @@ def render(networks: Sequence[Network]) -> str:
     )
     results = tables.rows(networks)
     columns, cells = tables.columns_and_cells(results)
+    seed_columns, seed_cells = tables.columns_and_cells([row for _, row in tables.seed_rows(networks)])
+    chosen = curves.colours(networks)
     searches = {n.name: n for n in networks if n.search}
     return environment.get_template("page.html.j2").render(
         palette=palette,
         title=_title(networks),
         summary=_summary(networks),
         columns=columns,
-        rows=[(curves.colours(networks)[row.network], line) for row, line in zip(results, cells, strict=True)],
+        rows=[(chosen[row.network], line) for row, line in zip(results, cells, strict=True)],
         one_seed=all(row.seeds == 1 for row in results),
+        seed_columns=seed_columns,
+        seed_rows=[
+            (chosen[name], line) for (name, _), line in zip(tables.seed_rows(networks), seed_cells, strict=True)
+        ],
         classes=Markup(curves.per_class_accuracy(networks) or _counts(networks)),
         cells=[_cells(network) for network in networks if network.genotype],
         search=Markup(curves.search_curves(networks)),
         gates=[_gates(network) for network in searches.values() if network.search and network.search.history],
         training=Markup(curves.training_curves(networks)),
-        health_names=list(searches),
+        health_names=[n.name + _seed_words(n) for n in searches.values()],
         health=_health(searches),
         warnings=_warnings(networks),
         settings=_settings(networks),
         versions=_versions(networks),
-        commands=[(network.name, reproduce(network)) for network in networks],
+        commands=[(network.name + _seed_words(network), reproduce(network)) for network in networks],
     )
 
 
@@ -110,15 +116,10 @@ def _title(networks: Sequence[Network]) -> str:
 
 def _summary(networks: Sequence[Network]) -> list[str]:
     """What was run on, a sentence a data set."""
-    sentences = []
-    for run in {_data_words(n.run): n.run for n in networks}.values():
-        words = _data_words(run)
-        if run.counts and min(run.counts) > 0:
-            most, least = max(run.counts), min(run.counts)
-            words += f": {sum(run.counts):,} training images of {len(run.counts)} classes, {most:,} … {least:,} a class"
-            words += f" (imbalance ratio {most / least:.3g}), {run.data.get('test_images', '?')} test images"
-        sentences.append(words)
-    return sentences
+    sets: dict[str, list[Run]] = {}
+    for network in networks:
+        sets.setdefault(_data_words(network.run), []).append(network.run)
+    return [words + _subset_words(runs) for words, runs in sets.items()]
 
 
 def _data_words(run: Run) -> str:
@@ -126,7 +127,16 @@ def _data_words(run: Run) -> str:
     words = str(data.get("name", "unknown images"))
     if data.get("imbalance", "balance") != "balance":
         words += f", {data['imbalance']} μ = {data.get('factor')}"
-    return f"{words}, subset seed {data.get('seed', '?')}"
+    if run.counts and min(run.counts) > 0:
+        most, least = max(run.counts), min(run.counts)
+        words += f": {sum(run.counts):,} training images of {len(run.counts)} classes, {most:,} … {least:,} a class"
+        words += f" (imbalance ratio {most / least:.3g}), {data.get('test_images', '?')} test images"
+    return words
+
+
+def _subset_words(runs: Sequence[Run]) -> str:
+    seeds = list(dict.fromkeys(str(run.data.get("seed", "?")) for run in runs))
+    return f"; subset seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
 
 def _counts(networks: Sequence[Network]) -> str:
@@ -220,21 +230,17 @@ def _warnings(networks: Sequence[Network]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for network in networks:
         figures = _figures(network)
-        found += [(network.name, str(text)) for text in figures.get("warnings") or ()]
+        texts = [str(text) for text in figures.get("warnings") or ()]
         if (figures.get("skip_share") or 0.0) >= MANY_SKIPS:
             share = f"{100 * figures['skip_share']:.0f} %"
-            found.append(
-                (network.name, f"{share} of the chosen operations are skip connections; the search may have collapsed")
-            )
+            texts.append(f"{share} of the chosen operations are skip connections; the search may have collapsed")
         if figures.get("polarised_gates") == 0:
-            text = f"none of the {figures['gates']} gates decided (above 0.9 or below 0.1); the cells rank open ones"
-            found.append((network.name, text))
-        if network.search and not network.search.finished:
-            found.append((network.name, f"the search is not finished ({len(network.search.history)} epochs so far)"))
-        if network.training and not network.training.finished:
-            found.append(
-                (network.name, f"the training is not finished ({len(network.training.history)} epochs so far)")
-            )
+            count = figures["gates"]
+            texts.append(f"none of the {count} gates decided (above 0.9 or below 0.1); the cells rank open ones")
+        for kind, run in (("search", network.search), ("training", network.training)):
+            if run and not run.finished:
+                texts.append(f"the {kind} is not finished ({len(run.history)} epochs so far)")
+        found += [(network.name + _seed_words(network), text) for text in texts]
     return list(dict.fromkeys(found))
 
 

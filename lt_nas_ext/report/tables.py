@@ -65,6 +65,12 @@ def rows(networks: Sequence[Network]) -> list[Row]:
     return [_row(name, [n for n in networks if n.name == name]) for name in dict.fromkeys(n.name for n in networks)]
 
 
+def seed_rows(networks: Sequence[Network]) -> list[tuple[str, Row]]:
+    """What stands behind the means: (name, row) of each run, where some network has several seeds; else none."""
+    several = any(row.seeds > 1 for row in rows(networks))
+    return [(n.name, _row(f"{n.name}, seed {n.seed}", [n])) for n in networks] if several else []
+
+
 def spread(values: Values, scale: float = 1.0, digits: int = 1) -> str:
     """Mean, and with several values ± their sample standard deviation; "–" where there is none.
 
