@@ -128,11 +128,12 @@ class Cuda:
 
 
 def find_nvcc() -> str | None:
-    """CUDA_HOME's nvcc, the one on PATH, or the one of the customary place."""
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
-        if home and os.access(Path(home, "bin", "nvcc"), os.X_OK):
+    """CUDA_HOME's nvcc, the one on PATH, or, where nobody named a toolkit, the one of the customary place."""
+    named = [home for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    for home in named:
+        if os.access(Path(home, "bin", "nvcc"), os.X_OK):
             return str(Path(home, "bin", "nvcc"))
-    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    return shutil.which("nvcc") or (None if named else shutil.which("nvcc", path="/usr/local/cuda/bin"))
 
 
 def toolkit_of(dryrun: str) -> str | None:

@@ -99,6 +99,14 @@ def test_cuda_home_goes_before_path(tmp_path, monkeypatch):
     assert (cuda.version, cuda.home) == ("13.1", os.path.realpath(tmp_path / "cuda-13.1"))
 
 
+def test_a_cuda_home_without_nvcc_is_not_replaced_by_the_customary_toolkit(tmp_path, monkeypatch):
+    customary = {"/usr/local/cuda/bin": "/usr/local/cuda/bin/nvcc"}
+    monkeypatch.setattr(setup.shutil, "which", lambda name, path=None: customary.get(path))
+    assert setup.find_nvcc() == "/usr/local/cuda/bin/nvcc"
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert setup.find_nvcc() is None
+
+
 def test_major_versions_differ(tmp_path, monkeypatch):
     wrappers = fake_toolkit(tmp_path, "12.4")
     monkeypatch.setenv("PATH", f"{wrappers}:/usr/bin:/bin")
