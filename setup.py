@@ -348,6 +348,7 @@ def extension(cuda: Cuda | None) -> Any:
 
 def prepare(cuda: Cuda | None) -> None:
     """Settings that torch.utils.cpp_extension reads, some of them while it is imported."""
+    os.environ["PATH"] = build_path()
     os.environ.setdefault("CXX", find_compiler() or "c++")
     os.environ.setdefault("MAX_JOBS", str(parallel_jobs(len(os.sched_getaffinity(0)), available_gigabytes())))
     if cuda:
@@ -355,11 +356,16 @@ def prepare(cuda: Cuda | None) -> None:
         os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(cuda.archs)
 
 
+def build_path() -> str:
+    """PATH, and behind it this environment's own programs: pip may be called by its path, without activation."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
+
+
 def check_build_tools() -> None:
     """With --no-build-isolation nobody installs them: name those that are not there."""
     present = {
         "pybind11": find_spec("pybind11"),
-        "ninja": shutil.which("ninja"),
+        "ninja": shutil.which("ninja", path=build_path()),
         "tomli": tomllib or find_spec("tomli"),
     }
     missing = [name for name, found in present.items() if not found]

@@ -319,11 +319,23 @@ def test_other_platforms(platform, monkeypatch):
 
 @pytest.mark.parametrize("missing", ["ninja", "pybind11"])
 def test_build_tools_that_are_not_there(missing, monkeypatch):
-    monkeypatch.setattr(setup.shutil, "which", lambda name: None if name == missing else f"/bin/{name}")
-    monkeypatch.setattr(setup, "find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr(setup.shutil, "which", lambda name, path: None if name == missing else f"/bin/{name}")
+    monkeypatch.setattr(setup, "find_spec", lambda name, path: None if name == missing else object())
     with pytest.raises(
         SystemExit, match=f"{missing} missing: pip install {missing}, or leave out --no-build-isolation"
     ):
+        setup.check_build_tools()
+
+
+def test_ninja_of_an_environment_that_is_not_activated(tmp_path, monkeypatch):
+    (tmp_path / "ninja").write_text("#!/bin/sh\n")
+    (tmp_path / "ninja").chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(setup.sysconfig, "get_path", lambda name: str(tmp_path) if name == "scripts" else None)
+    monkeypatch.setattr(setup, "find_spec", lambda name: object())
+    setup.check_build_tools()
+    (tmp_path / "ninja").unlink()
+    with pytest.raises(SystemExit, match="ninja missing"):
         setup.check_build_tools()
 
 
