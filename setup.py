@@ -373,6 +373,19 @@ def check_build_tools() -> None:
         fail(f"{' and '.join(missing)} missing: pip install {' '.join(missing)}, or leave out --no-build-isolation.")
 
 
+def check_uv() -> None:
+    """uv builds where nothing of the environment that is installed into can be seen.
+
+    A PyTorch fetched for the build would then replace the one that is there, by the pin of `dependencies`.
+    """
+    if os.environ.get("UV_INTERNAL__BUILD_DIR"):
+        fail(
+            "uv builds in an environment of its own, from which the PyTorch of yours cannot be seen. "
+            "Build without it:\n  uv pip install torch setuptools ninja pybind11 numpy\n"
+            "  uv pip install --no-build-isolation ."
+        )
+
+
 def dependencies(torch: Torch | None, kernels: bool) -> list[str]:
     """What the wheel requires: the list of pyproject.toml, with PyTorch pinned to the one that was built against."""
     reader = tomllib or import_module("tomli")  # not at the top: the Makefile asks this file what the machine lacks
@@ -397,6 +410,7 @@ def main() -> None:
         if torch is not None:
             cuda, reason = plan_cuda(torch)
         elif asked_what_it_needs:
+            check_uv()
             arguments["setup_requires"] = [f"torch>={MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}"]
         else:
             fail(

@@ -320,7 +320,7 @@ def test_other_platforms(platform, monkeypatch):
 @pytest.mark.parametrize("missing", ["ninja", "pybind11"])
 def test_build_tools_that_are_not_there(missing, monkeypatch):
     monkeypatch.setattr(setup.shutil, "which", lambda name, path: None if name == missing else f"/bin/{name}")
-    monkeypatch.setattr(setup, "find_spec", lambda name, path: None if name == missing else object())
+    monkeypatch.setattr(setup, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(
         SystemExit, match=f"{missing} missing: pip install {missing}, or leave out --no-build-isolation"
     ):
@@ -337,6 +337,14 @@ def test_ninja_of_an_environment_that_is_not_activated(tmp_path, monkeypatch):
     (tmp_path / "ninja").unlink()
     with pytest.raises(SystemExit, match="ninja missing"):
         setup.check_build_tools()
+
+
+def test_uv_in_isolation_is_refused(monkeypatch):
+    monkeypatch.delenv("UV_INTERNAL__BUILD_DIR", raising=False)
+    setup.check_uv()
+    monkeypatch.setenv("UV_INTERNAL__BUILD_DIR", "/somewhere")
+    with pytest.raises(SystemExit, match="uv pip install --no-build-isolation"):
+        setup.check_uv()
 
 
 def test_build_info_is_a_module(tmp_path):
