@@ -123,11 +123,12 @@ def _autocast_on(device: str) -> bool:
 
 def check_settings(lambd: float, scale: float, eps: float = 1e-5, form: str = "auto") -> None:
     """Raise `UserError` where a number is out of range or `form` is not one of `FORMS`."""
-    if not (math.isfinite(lambd) and lambd >= 0):
+    # Compared, not asked for math.isfinite: torch.compile(dynamic=True) of PyTorch 2.13 makes symbols of the numbers.
+    if not 0 <= lambd < math.inf:
         raise UserError(f"lambd: got {lambd}; wanted a finite number ≥ 0, such as 5e-3")
-    if not math.isfinite(scale):
+    if not abs(scale) < math.inf:
         raise UserError(f"scale: got {scale}; wanted a finite number, such as 1.0 or 1 / D")
-    if not (math.isfinite(eps) and eps > 0):
+    if not 0 < eps < math.inf:
         raise UserError(f"eps: got {eps}; wanted a finite number > 0, such as 1e-5")
     if form not in FORMS:
         raise UserError(f"form: got {form!r}; wanted one of {', '.join(map(repr, FORMS))}")
