@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -125,15 +126,17 @@ def retrain(
 
 def _what(genotype: Genotype | nn.Module | SearchResult | str | Path) -> Genotype | nn.Module | str:
     if isinstance(genotype, SearchResult):
-        found: Genotype = genotype.genotype
-        return found
+        return cast(Genotype, genotype.genotype)
     if isinstance(genotype, str) and genotype in BASELINES:
         return genotype
     if isinstance(genotype, str | Path):
         path = Path(genotype)
-        if not path.exists():
+        if not os.path.exists(genotype):  # unlike Path.exists, also where the name is longer than any file's
             raise UserError(f"genotype: got {str(genotype)!r}; no such file, and no baseline: {', '.join(BASELINES)}")
-        return Genotype.load(path / "genotype.json" if path.is_dir() else path)
+        found = path / "genotype.json" if path.is_dir() else path
+        if not found.exists():
+            raise UserError(f"genotype: {path} holds no genotype.json; wanted the run directory of a finished search")
+        return Genotype.load(found)
     return genotype
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from tiny_runs import TINY, Silent, tiny_data
 
 import lt_nas_ext
 from lt_nas_ext import api
 from lt_nas_ext.engine import Classifier
-from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import preset
 from lt_nas_ext.space import Genotype, SmallConvNet
 
@@ -44,41 +41,6 @@ def test_settings_come_from_method_preset_and_overrides():
     assert api.search_settings("fair-darts", None, {}) == preset("authors-fairdarts")
     assert api.search_settings(None, "demo-darts", {"seed": 3}).seed == 3
     assert api.search_settings("fair-darts", "paper-fairdarts", {}) == preset("paper-fairdarts")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"method": "dart"}, "method: got 'dart'; did you mean 'darts'"),
-        ({"preset": "demo"}, "preset: got 'demo'; did you mean"),
-        ({"method": "darts", "preset": "demo-ssf"}, "preset: 'demo-ssf' is a preset of 'ssf-nas', not of 'darts'"),
-        ({"epoch": 3}, "epoch: SearchSettings has no such setting; did you mean 'epochs'?"),
-        ({"epochs": 0}, "epochs: got 0"),
-    ],
-)
-def test_wrong_arguments_of_search(arguments, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        api.search(DATA, progress=Silent(), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"genotype": "no/such/run"}, "genotype: got 'no/such/run'; no such file, and no baseline: resnet32"),
-        ({"genotype": 3}, "genotype: got int; wanted a Genotype, a module, or a baseline"),
-        ({"genotype": "resnet32", "learning_rate": 1.0}, "learning_rate: RetrainSettings has no such setting"),
-        ({"genotype": "resnet32", "data": [1]}, "data: got list; wanted what lt_nas_ext.data.load returns"),
-        ({"genotype": "resnet32", "data": "digitz"}, "digitz"),
-    ],
-)
-def test_wrong_arguments_of_retrain(arguments, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        api.retrain(**{"data": DATA, "progress": Silent(), **arguments})
-
-
-def test_a_directory_without_a_genotype(tmp_path):
-    with pytest.raises(UserError, match=re.escape("genotype.json")):
-        api.retrain(tmp_path, DATA, progress=Silent())
 
 
 def test_modules_are_trained_in_place():

@@ -71,61 +71,6 @@ def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str]
     assert code == 0 and shown in " ".join(out.replace("│", " ").split())
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["serch"], "command: got 'serch'; did you mean 'search'?"),
-        (["xyz"], "command: got 'xyz'; there are: search, retrain"),
-        (["data"], "wanted 'data describe'"),
-        (["data", "describe", "--imbalance", "exp"], "factor: --imbalance exp needs it"),
-        (["data", "describe", "--data", "mnist"], "data: got 'mnist'; wanted one of digits"),
-        (["data", "describe", "--data", "folder", "--root", "no/where"], "no/where"),
-        (["data", "describe", "--imbalance", "exp", "--factor", "2"], "factor"),
-        (["search", "--method", "dart"], "method: got 'dart'; did you mean 'darts'?"),
-        (["search", "--preset", "paper"], "preset: got 'paper'"),
-        (
-            ["search", "--method", "darts", "--preset", "paper-ssf"],
-            "'paper-ssf' is a preset of 'ssf-nas', not of 'darts'",
-        ),
-        (["retrain"], "got 0 of --run, --genotype and --network; wanted one of them"),
-        (["retrain", "--run", "no/where"], "holds no run"),
-        (["retrain", "--network", "random", "--genotype", "x"], "got 2 of --run"),
-        (["retrain", "--genotype", "no/where.json"], "no/where.json: cannot be read as a genotype"),
-        (["evaluate", "--run", "no/where"], "run: no/where is not there"),
-        (["predict"], "run: got none; wanted lt-nas predict RUN IMAGE ..."),
-        (["predict", "no/where", "a.png"], "images: a.png is not there; wanted image files, or directories of them"),
-        (["predict", "no/where"], "images: got none"),
-        (["report"], "runs: got none; wanted one or more run directories"),
-        (["report", "no/where"], "runs: 'no/where' is not a directory"),
-    ],
-)
-def test_a_users_mistake_is_one_line_and_code_2(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = call(capsys, *words)
-    assert (code, out) == (2, "")
-    assert err.startswith("lt-nas: error: ") and message in err and err.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["search", "--epochs", "x"], "invalid literal for int"),
-        (["search", "--epoch", "3"], "--epochs"),
-        (["search", "--imbalance", "exq"], "balance"),
-        (["search", "--epochs", "0"], "epochs: got 0; wanted a whole number, at least 1"),
-        (["search", "--factor"], "--factor"),
-        (["evaluate"], "--run"),
-        (["retrain", "--network", "vgg"], "resnet32"),
-    ],
-)
-def test_a_wrong_flag_is_named_and_code_2(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
-    code, _, err = call(capsys, *words)
-    assert code == 2 and message in err and "Traceback" not in err
-
-
 def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = tmp_path / "ssf"
     search = ["search", "--method", "ssf-nas", *TAIL, *TINY, "--projector", "8", "8", "--seed", "3", "--out", run]
@@ -192,17 +137,6 @@ def test_predict_names_what_it_cannot_read_after_the_others(
     assert (code, out) == (2, eels) and len((tmp_path / "found.csv").read_text().splitlines()) == 7
     assert err.splitlines()[0] == "lt-nas: error: images: 1 of 7 cannot be read"
     assert err.splitlines()[1].startswith(f"  image: {tmp_path}/broken.png cannot be read (") and "Traceback" not in err
-
-
-def test_other_images_cannot_be_slipped_under_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run = search_run(tmp_path / "a")
-    code, _, err = call(capsys, "retrain", "--run", run, "--imbalance", "step", "--factor", "0.1")
-    assert code == 2 and "with --run the images are those of the search" in err
-
-
-def test_a_search_that_is_not_finished_cannot_be_retrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = call(capsys, "retrain", "--run", search_run(tmp_path / "a", finished=False))
-    assert code == 2 and "holds no genotype yet; finish the search first" in err
 
 
 @pytest.mark.parametrize("kind", ["network", "genotype"])

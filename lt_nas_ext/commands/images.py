@@ -75,6 +75,9 @@ class Describe:
         bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
 
 
+_ABOUT = ("name", "imbalance", "factor", "seed", "class_order", "image_shape", "class_names", "counts")
+
+
 def data_of_run(path: Path, root: Path | None = None) -> Dataset:
     """The images of a run, loaded again and checked against what it wrote down.
 
@@ -85,7 +88,11 @@ def data_of_run(path: Path, root: Path | None = None) -> Dataset:
     Raises:
         UserError: it is no run, its images are not there, or they are not the same any more.
     """
-    about = read_config(path)["data"]
+    about = read_config(path).get("data")
+    if not isinstance(about, dict) or not set(_ABOUT) <= set(about):
+        raise UserError(
+            f"run: {path}/config.json does not say which images it was made from; wanted {', '.join(_ABOUT)}"
+        )
     name, shape, counts = about["name"], tuple(about["image_shape"]), tuple(about["counts"])
     if name not in lt_data.DATA:
         raise UserError(

@@ -16,6 +16,7 @@ from lt_nas_ext.commands.images import OptionalPath
 from lt_nas_ext.commands.printing import percent, say
 from lt_nas_ext.engine import Prediction, UnreadableImages, predict
 from lt_nas_ext.engine.checkpoint import write_text
+from lt_nas_ext.engine.run_dir import check_spares_runs
 from lt_nas_ext.errors import UserError
 
 First = Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")]
@@ -36,9 +37,9 @@ class Predict:
     top: int = 3
     """How many classes to name, the likeliest first."""
     csv: OptionalPath = None
-    """Table to write: file, class_1, probability_1, class_2, ..."""
+    """Table to write, named *.csv: file, class_1, probability_1, class_2, ..."""
     json: OptionalPath = None
-    """List to write: file, classes, probabilities of each image."""
+    """List to write, named *.json: file, classes, probabilities of each image."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
 
@@ -48,6 +49,8 @@ class Predict:
         if not given:
             raise UserError("run: got none; wanted lt-nas predict RUN IMAGE ...")
         source, *images = given
+        _check_table(self.csv, "csv")
+        _check_table(self.json, "json")
         try:
             self._show(predict(source, images, self.top, self.device))
         except UnreadableImages as error:
@@ -86,6 +89,15 @@ def _as_json(predictions: Sequence[Prediction]) -> str:
         for found in predictions
     ]
     return json.dumps(content, indent=2) + "\n"
+
+
+def _check_table(path: Path | None, flag: str) -> None:
+    """Before anything is computed: no table takes the place of an image, or of a file of a run."""
+    if path is None:
+        return
+    if path.suffix != f".{flag}":
+        raise UserError(f"{flag}: got {path}; wanted a file to write, a name that ends in .{flag}")
+    check_spares_runs(path, flag)
 
 
 def _write(path: Path, flag: str, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from lt_nas_ext.data.datasets import Dataset
 from lt_nas_ext.data.sources import Source
 from lt_nas_ext.data.split import split_mask
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail.distributions import check_seed, class_counts, subset_indices
+from lt_nas_ext.longtail.distributions import check_distribution, check_seed, class_counts, subset_indices
 
 TEST_FRACTION = 0.2
 
@@ -29,6 +29,7 @@ def cut(
     The arguments are those of `lt_nas_ext.data.load`.
     """
     check_seed(seed)
+    check_distribution(imbalance, factor, len(source.class_names), 1 if n_max is None else n_max)
     train, test = source.train, source.test
     _check_labels(source, train.labels, "training")
     if test is None:
@@ -38,7 +39,6 @@ def cut(
     order = _class_order(class_order, source.class_names)
     available = np.bincount(train.labels, minlength=len(order))[list(order)].tolist()  # from head to tail
     if imbalance == "balance" and n_max is None:
-        class_counts(imbalance, factor, len(order), 1)  # for its checks of factor
         ranked = tuple(available)
     else:
         ranked = _feasible_counts(imbalance, factor, available, n_max, [source.class_names[c] for c in order])
@@ -95,16 +95,18 @@ def _feasible_counts(
 def _class_order(class_order: Sequence[int | str] | None, names: tuple[str, ...]) -> tuple[int, ...]:
     if class_order is None:
         return tuple(range(len(names)))
+    wanted = f"wanted every class once, from head to tail: a permutation of 0 … {len(names) - 1}, or the names"
+    if not isinstance(class_order, Iterable):
+        raise UserError(f"class_order: got {class_order!r}; {wanted}")
     order = []
     for entry in class_order:
         if isinstance(entry, str) and entry not in names:
             raise UserError(f"class_order: no class is called {entry!r}; the classes are {', '.join(names[:20])}")
+        if not isinstance(entry, (str, int, np.integer)):
+            raise UserError(f"class_order: got {entry!r} in it; {wanted}")
         order.append(names.index(entry) if isinstance(entry, str) else int(entry))
     if sorted(order) != list(range(len(names))):
-        raise UserError(
-            f"class_order: got {list(class_order)}; wanted every class once, from head to tail: "
-            f"a permutation of 0 … {len(names) - 1}, or the names"
-        )
+        raise UserError(f"class_order: got {list(class_order)}; {wanted}")
     return tuple(order)
 
 

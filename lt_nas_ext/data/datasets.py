@@ -35,6 +35,9 @@ class ImageSet:
     files: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        for name in ("images", "labels"):
+            if not isinstance(getattr(self, name), torch.Tensor):
+                raise UserError(f"{name}: got {type(getattr(self, name)).__name__}; wanted a tensor")
         shape = tuple(self.images.shape)
         if self.images.dtype != torch.uint8 or len(shape) != 4 or shape[1] not in (1, 3):
             raise UserError(

@@ -41,8 +41,8 @@ class Batches:
     def __init__(
         self, images: ImageSet, batch_size: int, seed: int = 0, sampler: str = "instance", drop_last: bool = True
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size: got {batch_size}; wanted at least 1")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size: got {batch_size!r}; wanted a whole number, at least 1")
         if not len(images):
             raise UserError("images: the set is empty; there is nothing to make batches of")
         self.images, self.seed, self.sampler, self.drop_last = images, seed, sampler, drop_last

@@ -62,6 +62,8 @@ def load(
     >>> data.counts, len(data.train), len(data.test)
     ((130, 100, 77, 60, 46, 36, 28, 21, 16, 13), 527, 440)
     """
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise UserError(f"root: got {type(root).__name__}; wanted the path of a directory")
     if isinstance(name, torch.utils.data.Dataset):
         return from_dataset(name, None, None, imbalance, factor, seed, class_order, size, n_max)
     if isinstance(name, Dataset):
@@ -132,6 +134,8 @@ def from_dataset(
     >>> from_dataset(own, class_names=["cat", "dog"]).counts
     (8, 8)
     """
+    if class_names is not None and (isinstance(class_names, str) or not isinstance(class_names, Sequence)):
+        raise UserError(f"class_names: got {class_names!r}; wanted a list with the name of each class")
     train_part = own_part(train, "train", size)
     test_part = own_part(test, "test", size) if test is not None else None
     largest = int(max(p.labels.max() for p in (train_part, test_part) if p is not None))

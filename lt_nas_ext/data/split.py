@@ -39,7 +39,7 @@ def split(images: ImageSet, fraction: float = 0.5, seed: int = 0, stratify: bool
 
 def split_mask(labels: np.ndarray, fraction: float, seed: int, stratify: bool = True) -> np.ndarray:
     """(N,) booleans: which images go to the first part (`split`'s rule, on labels alone)."""
-    if not 0.0 < fraction < 1.0:
+    if not isinstance(fraction, int | float) or not 0.0 < fraction < 1.0:
         raise UserError(f"fraction: got {fraction!r}; wanted the share of the first part, in (0, 1)")
     check_seed(seed)
     random = np.random.RandomState(seed)

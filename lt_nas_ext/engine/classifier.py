@@ -110,7 +110,10 @@ def load_classifier(path: str | Path, network: nn.Module | None = None, device: 
     try:
         content = torch.load(file, map_location=where, weights_only=True)
     except Exception as error:  # damaged files fail in many ways
-        raise UserError(f"run: {file} cannot be read as a trained model: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"run: {file} cannot be read as a trained model ({type(error).__name__}); "
+            "wanted the model.pt of a retraining"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"run: {file} is no model of this library (format {FORMAT}); wanted the model.pt of a retraining"
@@ -143,6 +146,8 @@ def trained_run(path: Path) -> Path:
         UserError: it is no run, a search that was not retrained, or a retraining without weights yet.
     """
     if not path.is_dir():
+        if path.exists():
+            raise UserError(f"run: {path} is a file; wanted the run directory of a finished retraining")
         raise UserError(f"run: {path} is not there; wanted the run directory of a finished retraining, or its model.pt")
     inner = path / "retrain"
     for directory in (path, inner):

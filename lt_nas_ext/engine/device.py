@@ -20,14 +20,17 @@ def choose_device(name: str) -> torch.device:
     >>> choose_device("cpu")
     device(type='cpu')
     """
+    wanted = "wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'"
+    if not isinstance(name, str):
+        raise UserError(f"device: got {name!r}; {wanted}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"device: got {name!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'") from None
+        raise UserError(f"device: got {name!r}; {wanted}") from None
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device: got {name!r}; wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'")
+        raise UserError(f"device: got {name!r}; {wanted}")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"device: got {name!r}, but PyTorch {torch.__version__} sees no CUDA device; wanted 'cpu'")

@@ -61,6 +61,10 @@ def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | N
     Raises:
         UserError: no training counts, no images, or images that the model cannot take.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: got {type(model).__name__}; wanted what retrain returned, or a module")
+    if not isinstance(images, ImageSet):
+        raise UserError(f"images: got {type(images).__name__}; wanted an ImageSet, such as data.test")
     if train_counts is None:
         if not isinstance(model, Classifier):
             raise UserError(
@@ -70,4 +74,8 @@ def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | N
         train_counts = model.train_counts
     if not len(images):
         raise UserError("images: the set is empty; wanted at least one image to evaluate on")
+    if isinstance(model, Classifier) and images.images.shape[1] != model.image_shape[0]:
+        raise UserError(
+            f"images: got {images.images.shape[1]} channel(s); wanted {model.image_shape[0]}, as the training images"
+        )
     return evaluate_predictions(predict_logits(model, images.images), images.labels, train_counts)

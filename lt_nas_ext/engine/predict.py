@@ -120,7 +120,7 @@ def _model(run: PathLike | Classifier, device: str) -> Classifier:
 def _files(images: PathLike | Iterable[PathLike]) -> list[Path]:
     """The image files, those of directories in natural order."""
     files: list[Path] = []
-    for image in [images] if isinstance(images, str) or not isinstance(images, Iterable) else images:
+    for image in [images] if isinstance(images, str | bytes) or not isinstance(images, Iterable) else images:
         if not isinstance(image, str | os.PathLike):
             raise UserError(f"images: got {type(image).__name__}; wanted files, directories, or a tensor (N, C, H, W)")
         path = Path(image)

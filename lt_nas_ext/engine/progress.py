@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
 
+from lt_nas_ext.errors import UserError
+
 LOG = logging.getLogger("lt_nas_ext")
 SECONDS_BETWEEN_READS = 0.5
 
@@ -96,6 +98,21 @@ class LogProgress:
 def default_progress() -> Progress:
     """A bar where standard error is a terminal, otherwise log lines."""
     return BarProgress() if sys.stderr.isatty() else LogProgress()
+
+
+def following(progress: Progress | None) -> Progress:
+    """The progress given, or the default one.
+
+    Raises:
+        UserError: it is no progress.
+    """
+    if progress is None:
+        return default_progress()
+    if not all(callable(getattr(progress, name, None)) for name in ("start", "step", "epoch", "close")):
+        raise UserError(
+            f"progress: got {type(progress).__name__}; wanted an object with start, step, epoch and close, or None"
+        )
+    return progress
 
 
 def _accuracies(row: Mapping[str, Any]) -> str:

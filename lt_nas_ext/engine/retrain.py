@@ -14,13 +14,13 @@ from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine.architecture import build_network, describe, genotype_of
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import choose_device, place
-from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.evaluate import evaluate, predict_logits
 from lt_nas_ext.engine.loop import Row, Watch, train
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import cosine
-from lt_nas_ext.engine.progress import Progress, default_progress
+from lt_nas_ext.engine.progress import Progress, following
 from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
-from lt_nas_ext.engine.run_dir import RunDirectory, run_config
+from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
@@ -69,6 +69,8 @@ def run_retrain(
         UserError: settings or data that cannot work, or an `out` that holds another run.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
+    check_out(out, resume)
+    progress = following(progress)
     device = choose_device(settings.device)
     architecture = describe(what, settings.channels, settings.layers, SIZES[settings.size], settings.seed)
     with isolated_rng(device):
@@ -78,6 +80,8 @@ def run_retrain(
         else:
             network = build_network(architecture, data.num_classes, data.image_shape[0])
         model = place(Classifier.of(network, data, architecture), device)
+        if isinstance(what, nn.Module):
+            _check_fits(model, data)
         retraining = _Retraining(model, data, settings, device)
     directory = None
     if out is not None:
@@ -90,7 +94,7 @@ def run_retrain(
         settings.seed,
         device,
         directory,
-        progress or default_progress(),
+        progress,
         f"{architecture['name']} retraining",
     )
     model.metrics, model.history = _metrics(retraining, history), history
@@ -101,6 +105,20 @@ def run_retrain(
             directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", model.metrics)
     return RetrainResult(model.eval(), model.metrics, history, directory.path if directory else None)
+
+
+def _check_fits(model: Classifier, data: Dataset) -> None:
+    """Raise `UserError` where a module of the user's own cannot be trained on the data."""
+    name, (channels, height, width) = type(model.network).__name__, data.image_shape
+    if not any(parameter.requires_grad for parameter in model.network.parameters()):
+        raise UserError(f"genotype: {name} has no parameters to train; wanted a module from images to logits")
+    wanted = f"wanted a module from (N, {channels}, {height}, {width}) to logits (N, {data.num_classes})"
+    try:
+        logits = predict_logits(model, data.train.images[:2])
+    except Exception as error:  # a module of the user's own fails in ways of its own
+        raise UserError(f"genotype: {name} fails on the training images ({error}); {wanted}") from error
+    if not isinstance(logits, torch.Tensor) or logits.shape[1:] != (data.num_classes,):
+        raise UserError(f"genotype: {name} makes {tuple(logits.shape)} of two images; {wanted}")
 
 
 class _Retraining:

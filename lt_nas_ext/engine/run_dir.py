@@ -77,6 +77,20 @@ class RunDirectory:
         write_text(self.path / name, text)
 
 
+def check_out(out: str | Path | None, resume: bool) -> None:
+    """Raise `UserError` where `out` is no path, or there is none to resume from."""
+    if out is None and resume:
+        raise UserError("resume: got True without out; wanted out=DIR, the directory of the run to continue")
+    if not isinstance(out, str | Path | None):
+        raise UserError(f"out: got {type(out).__name__}; wanted the path of a directory, or None")
+
+
+def check_spares_runs(path: Path, argument: str) -> None:
+    """Raise `UserError` where a file to be written is one of those that a run consists of."""
+    if path.name in (*FILES, "manifest.csv") and any((path.parent / name).exists() for name in FILES):
+        raise UserError(f"{argument}: {path} belongs to the run in {path.parent}; wanted another file to write")
+
+
 def run_config(kind: str, settings: Any, data: Dataset, **more: Any) -> dict[str, Any]:
     """Everything that config.json holds: the kind of run, settings, data, versions."""
     return {
@@ -125,7 +139,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     file = Path(path) / "config.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"run: {path} holds no run (no config.json); wanted the out of a search or retraining"
         ) from None
@@ -151,6 +165,8 @@ def _check_continues(path: Path, config: dict[str, Any], resume: bool) -> None:
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """`name (was X, now Y)` for all that identifies a run: everything but versions and FREE_ON_RESUME."""
+    if before.get("kind") != now.get("kind"):  # nothing else compares
+        return [f"kind (was {before.get('kind')!r}, now {now.get('kind')!r})"]
     lines = []
     for section in [key for key in now if key != "versions"]:
         old, new = before.get(section), now[section]

@@ -19,8 +19,8 @@ from lt_nas_ext.engine.loop import Row, Watch, train
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import alpha_travel
 from lt_nas_ext.engine.probe import LinearProbe
-from lt_nas_ext.engine.progress import Progress, default_progress
-from lt_nas_ext.engine.run_dir import RunDirectory, run_config
+from lt_nas_ext.engine.progress import Progress, following
+from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.engine.streams import Feed
@@ -71,6 +71,8 @@ def run_search(
         UserError: settings or data that cannot work, or an `out` that holds another run.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
+    check_out(out, resume)
+    progress = following(progress)
     device = choose_device(settings.device)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
     method = method_class(settings.method)(settings, problem)
@@ -93,7 +95,7 @@ def run_search(
         settings.seed,
         device,
         directory,
-        progress or default_progress(),
+        progress,
         f"{settings.method} search",
     )
     with warnings.catch_warnings(record=True) as caught:

@@ -41,7 +41,7 @@ def class_counts(imbalance: str, factor: float, num_classes: int, n_max: int) ->
     >>> class_counts("step", 0.1, num_classes=4, n_max=50)
     (50, 50, 5, 5)
     """
-    _check(imbalance, factor, num_classes, n_max)
+    check_distribution(imbalance, factor, num_classes, n_max)
     if imbalance == "balance":
         return (n_max,) * num_classes
     if imbalance == "exp":
@@ -104,7 +104,8 @@ def check_seed(seed: int) -> None:
         raise UserError(f"seed: got {seed!r}; wanted an integer in 0 … 4294967295")
 
 
-def _check(imbalance: str, factor: float, num_classes: int, n_max: int) -> None:
+def check_distribution(imbalance: str, factor: float, num_classes: int, n_max: int) -> None:
+    """Raise `UserError` where an argument of `class_counts` is of the wrong type or out of its range."""
     if imbalance not in IMBALANCES:
         raise UserError(f"imbalance: got {imbalance!r}; wanted one of {', '.join(map(repr, IMBALANCES))}")
     if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0.0 < factor <= 1.0:
@@ -118,5 +119,5 @@ def _check(imbalance: str, factor: float, num_classes: int, n_max: int) -> None:
     least = 1 if imbalance == "balance" else 2
     if num_classes < least:
         raise UserError(f"num_classes: got {num_classes}; {imbalance!r} needs at least {least}")
-    if n_max < 1:
-        raise UserError(f"n_max: got {n_max}; wanted at least one image in the largest class")
+    if isinstance(n_max, bool) or not isinstance(n_max, (int, np.integer)) or n_max < 1:
+        raise UserError(f"n_max: got {n_max!r}; wanted at least one image in the largest class")

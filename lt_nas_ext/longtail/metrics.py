@@ -83,7 +83,7 @@ def evaluate_predictions(
     >>> m.many, m.few, m.macro, math.isnan(m.medium)
     (1.0, 0.5, 0.75, True)
     """
-    counts = [int(n) for n in torch.as_tensor(train_counts).tolist()]
+    counts = _whole(train_counts)
     outputs, labels = outputs.detach().cpu(), labels.detach().cpu().long()
     _check(outputs, labels, len(counts))
     predicted = outputs.argmax(1) if outputs.ndim == 2 else outputs.long()
@@ -143,6 +143,13 @@ def _calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
     bins = (confidence * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
     gap = (predicted == labels).double() - confidence
     return float(torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(0, bins, gap).abs().sum() / len(labels))
+
+
+def _whole(train_counts: Sequence[int] | torch.Tensor) -> list[int]:
+    try:
+        return [int(n) for n in train_counts]
+    except (TypeError, ValueError):
+        raise UserError(f"train_counts: got {train_counts!r}; wanted the training images of each class") from None
 
 
 def _check(outputs: torch.Tensor, labels: torch.Tensor, num_classes: int) -> None:

@@ -35,8 +35,8 @@ def method_class(name: str) -> type[Method]:
     >>> method_class("ssf-nas").paper_preset
     'paper-ssf'
     """
-    if name not in METHODS:
-        raise UserError(f"method: got {name!r}; {nearest(name, list(METHODS))}")
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"method: got {name!r}; {nearest(str(name), list(METHODS))}")
     return METHODS[name]
 
 

@@ -91,6 +91,6 @@ def preset(name: str) -> SearchSettings:
     >>> preset("authors-fairdarts").alpha_lr
     0.003
     """
-    if name not in PRESETS:
-        raise UserError(f"preset: got {name!r}; {nearest(name, list(PRESETS))}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise UserError(f"preset: got {name!r}; {nearest(str(name), list(PRESETS))}")
     return PRESETS[name]

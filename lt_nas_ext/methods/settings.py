@@ -115,8 +115,11 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")
+        if not isinstance(self.stratify, bool):
+            raise UserError(f"stratify: got {self.stratify!r}; wanted True or False")
         betas = self.alpha_betas
-        if len(betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
+        pair = isinstance(betas, tuple) and len(betas) == 2
+        if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
             raise UserError(f"alpha_betas: got {betas!r}; wanted two numbers, each at least 0 and below 1")
 
 

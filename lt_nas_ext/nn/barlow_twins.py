@@ -11,7 +11,7 @@ from torch import nn
 
 from lt_nas_ext import ops
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.ops.barlow_twins_loss import check_settings
+from lt_nas_ext.ops.barlow_twins_loss import check_group, check_settings
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -64,6 +64,12 @@ class BarlowTwinsLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(lambd, scale, form=form)
+        check_group(group)
+        if not isinstance(projector, nn.Module | None):
+            raise UserError(
+                f"projector: got {type(projector).__name__}; wanted a module, such as "
+                "lt.nn.projector((512, 2048, 2048, 2048)), or None"
+            )
         self.projector = projector
         self.lambd = lambd
         self.scale = scale
@@ -72,12 +78,24 @@ class BarlowTwinsLoss(nn.Module):
 
     def forward(self, za: torch.Tensor, zb: torch.Tensor) -> torch.Tensor:
         if self.projector is not None:
+            _check_fits(self.projector, za=za, zb=zb)
             za, zb = self.projector(za), self.projector(zb)
         return ops.barlow_twins_loss(za, zb, lambd=self.lambd, scale=self.scale, form=self.form, group=self.group)
 
     def extra_repr(self) -> str:
         parts = f"lambd={self.lambd}, scale={self.scale}, form={self.form!r}"
         return parts if self.group is None else f"{parts}, processes={self.group.size()}"
+
+
+def _check_fits(projector: nn.Module, **features: torch.Tensor) -> None:
+    for name, z in features.items():
+        if not isinstance(z, torch.Tensor):
+            raise UserError(f"{name}: got {type(z).__name__}; wanted a tensor of features, a row an image")
+        first = projector[0] if isinstance(projector, nn.Sequential) and len(projector) else None
+        if isinstance(first, nn.Linear) and (z.dim() != 2 or z.shape[1] != first.in_features):
+            raise UserError(
+                f"{name}: got shape {tuple(z.shape)}; wanted (N, {first.in_features}), what the projector takes"
+            )
 
 
 def projector(sizes: Sequence[int], relu_bn: bool = True) -> nn.Sequential:
@@ -100,8 +118,8 @@ def projector(sizes: Sequence[int], relu_bn: bool = True) -> nn.Sequential:
       (2): Linear(in_features=8, out_features=2, bias=False)
     )
     """
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+    whole = isinstance(sizes, Sequence) and all(type(size) is int and size >= 1 for size in sizes)
+    if not whole or len(sizes) < 2:
         raise UserError(f"sizes: got {sizes}; wanted two or more positive integers: features, hidden widths, D")
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes[:-1]):

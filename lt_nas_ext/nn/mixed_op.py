@@ -52,10 +52,13 @@ class MixedOp(nn.Module):
         super().__init__()
         check_gate(gate)
         self.gate = gate
+        self.channels = channels if candidates is None else None
         if candidates is None:
+            if isinstance(primitives, str) or not isinstance(primitives, Iterable):
+                raise UserError(f"primitives: got {primitives!r}; wanted several names, such as {DARTS[3:5]}")
             check_primitives(tuple(primitives))
-            if channels is None or channels < 1:
-                raise UserError(f"channels: got {channels}; wanted the channels of the input, at least 1")
+            if type(channels) is not int or channels < 1:
+                raise UserError(f"channels: got {channels!r}; wanted the channels of the input, at least 1")
             candidates = [make_primitive(name, channels, stride, affine=False, pool_bn=True) for name in primitives]
         _check_candidates(candidates)
         # A ModuleList keeps the place of a None: place k is column k of the weights, and of a DARTS checkpoint.
@@ -78,8 +81,11 @@ class MixedOp(nn.Module):
             weights: (K,), the weights themselves, or raw α where the module has a gate.
 
         Raises:
-            UserError: `weights` is not a tensor with one entry a candidate.
+            UserError: `weights` is not a tensor with one entry a candidate, or x has other channels.
         """
+        if self.channels is not None and not _are_images(x, self.channels):
+            came = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise UserError(f"x: got {came}; wanted floating-point (N, {self.channels}, H, W)")
         wanted = f"one entry for each of the {len(self.candidates)} candidates, shape ({len(self.candidates)},)"
         if not isinstance(weights, torch.Tensor):
             raise UserError(f"weights: got {type(weights).__name__}; wanted a tensor with {wanted}")
@@ -91,7 +97,13 @@ class MixedOp(nn.Module):
         return f"gate={self.gate!r}"
 
 
+def _are_images(x: object, channels: int) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_floating_point() and x.dim() == 4 and x.shape[1] == channels
+
+
 def _check_candidates(candidates: Sequence[nn.Module | None]) -> None:
+    if not isinstance(candidates, Iterable):
+        raise UserError(f"candidates: got {type(candidates).__name__}; wanted a list of torch.nn.Module (or None)")
     for place, candidate in enumerate(candidates):
         if candidate is not None and not isinstance(candidate, nn.Module):
             raise UserError(f"candidates[{place}]: got {type(candidate).__name__}; wanted a torch.nn.Module or None")

@@ -55,7 +55,7 @@ def make_primitive(
         The module, or None for "none": a candidate that is identically zero needs nothing.
 
     Raises:
-        UserError: the name is unknown, or the stride is neither 1 nor 2.
+        UserError: the name is unknown, channels are no positive number, or the stride is neither 1 nor 2.
 
     >>> import torch, lt_nas_ext as lt
     >>> lt.nn.make_primitive("sep_conv_5x5", channels=4, stride=2)(torch.ones(2, 4, 7, 9)).shape
@@ -65,6 +65,8 @@ def make_primitive(
     """
     if name not in DARTS:
         raise UserError(f"name: got {name!r}; wanted one of {', '.join(DARTS)}")
+    if type(channels) is not int or channels < 1:
+        raise UserError(f"channels: got {channels!r}; wanted the channels of the input, at least 1")
     if stride not in (1, 2):
         raise UserError(f"stride: got {stride}; wanted 1 or 2")
     if name == "none":

@@ -111,6 +111,26 @@ def _eager_wanted() -> bool:
     return _EAGER.get()
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+KINDS = "dense; float16, bfloat16, float32 or float64"
+
+
+def computable(x: object) -> bool:
+    """Whether the operators, compiled or eager, take x: a dense tensor of one of `FLOATS`."""
+    return isinstance(x, torch.Tensor) and x.dtype in FLOATS and x.layout == torch.strided
+
+
+def came(x: object) -> str:
+    """What x is, for the error that it causes.
+
+    >>> came(torch.zeros(1, dtype=torch.int64)), came(torch.eye(2).to_sparse()), came([1.0])
+    ('torch.int64', 'torch.float32 in torch.sparse_coo', 'list')
+    """
+    if not isinstance(x, torch.Tensor):
+        return type(x).__name__
+    return f"{x.dtype}" if x.layout == torch.strided else f"{x.dtype} in {x.layout}"
+
+
 def use_kernels(tensor: torch.Tensor) -> bool:
     """Whether the compiled operator serves this tensor's device in this context."""
     if not _STATUS.active or _eager_wanted():

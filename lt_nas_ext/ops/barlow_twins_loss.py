@@ -123,15 +123,28 @@ def _autocast_on(device: str) -> bool:
 
 def check_settings(lambd: float, scale: float, eps: float = 1e-5, form: str = "auto") -> None:
     """Raise `UserError` where a number is out of range or `form` is not one of `FORMS`."""
-    # Compared, not asked for math.isfinite: torch.compile(dynamic=True) of PyTorch 2.13 makes symbols of the numbers.
-    if not 0 <= lambd < math.inf:
-        raise UserError(f"lambd: got {lambd}; wanted a finite number ≥ 0, such as 5e-3")
-    if not abs(scale) < math.inf:
-        raise UserError(f"scale: got {scale}; wanted a finite number, such as 1.0 or 1 / D")
-    if not 0 < eps < math.inf:
-        raise UserError(f"eps: got {eps}; wanted a finite number > 0, such as 1e-5")
+    if not (_finite(lambd) and lambd >= 0):
+        raise UserError(f"lambd: got {lambd!r}; wanted a finite number ≥ 0, such as 5e-3")
+    if not _finite(scale):
+        raise UserError(f"scale: got {scale!r}; wanted a finite number, such as 1.0 or 1 / D")
+    if not (_finite(eps) and eps > 0):
+        raise UserError(f"eps: got {eps!r}; wanted a finite number > 0, such as 1e-5")
     if form not in FORMS:
         raise UserError(f"form: got {form!r}; wanted one of {', '.join(map(repr, FORMS))}")
+
+
+def check_group(group: ProcessGroup | None) -> None:
+    """Raise `UserError` where `group` is neither None nor a process group."""
+    if group is not None:
+        import torch.distributed as dist
+
+        if not isinstance(group, dist.ProcessGroup):
+            raise UserError(f"group: got {type(group).__name__}; wanted a process group of torch.distributed, or None")
+
+
+def _finite(value: float) -> bool:
+    # Not math.isfinite: torch.compile(dynamic=True) of PyTorch 2.13 makes symbols of the numbers.
+    return isinstance(value, int | float) and abs(value) < math.inf
 
 
 def _arguments(
@@ -145,9 +158,10 @@ def _arguments(
 ) -> tuple[torch.Tensor, torch.Tensor, bool]:
     """Every argument checked; the embeddings of the global batch, and whether the Gram form serves them."""
     for name, z in (("za", za), ("zb", zb)):
-        if not isinstance(z, torch.Tensor) or not z.is_floating_point():
-            came = str(z.dtype) if isinstance(z, torch.Tensor) else type(z).__name__
-            raise UserError(f"{name}: got {came}; wanted a floating-point tensor of shape (N, D)")
+        if not _kernels.computable(z):
+            raise UserError(
+                f"{name}: got {_kernels.came(z)}; wanted a floating-point tensor of shape (N, D) ({_kernels.KINDS})"
+            )
         if z.dim() != 2 or z.shape[1] < 1:
             raise UserError(f"{name}: got shape {tuple(z.shape)}; wanted (N, D), a row an image (as z.flatten(1))")
     if za.shape != zb.shape:
@@ -158,6 +172,7 @@ def _arguments(
         raise UserError(f"zb: got device {zb.device}; wanted {za.device}, as za")
     check_settings(lambd, scale, eps, form)
     if group is not None:
+        check_group(group)
         za, zb = gather(za, zb, group=group)
     n, d = za.shape
     if n < 2:

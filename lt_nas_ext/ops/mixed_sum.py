@@ -8,7 +8,7 @@ import torch
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import _kernels
-from lt_nas_ext.ops.gates import check_gate, gate_weights
+from lt_nas_ext.ops.gates import check_alpha, check_gate, gate_weights
 
 
 def mixed_sum_eager(
@@ -65,13 +65,10 @@ def _present(
 ) -> tuple[list[torch.Tensor], list[int]]:
     """The candidates that are not `None` with their places in the flattened α; every argument checked."""
     check_gate(gate)
-    if not isinstance(alpha, torch.Tensor) or not alpha.is_floating_point():
-        came = f"{alpha.dtype}" if isinstance(alpha, torch.Tensor) else type(alpha).__name__
-        raise UserError(f"alpha: got {came}; wanted a floating-point tensor of shape (K,) or (E, K)")
-    if alpha.dim() not in (1, 2):
-        raise UserError(f"alpha: got shape {tuple(alpha.shape)}; wanted (K,) or (E, K)")
-    if isinstance(candidates, torch.Tensor):
-        raise UserError("candidates: got one tensor; wanted a list or tuple of tensors (or None), one a candidate")
+    check_alpha(alpha)
+    if not isinstance(candidates, list | tuple):
+        came = "one tensor" if isinstance(candidates, torch.Tensor) else type(candidates).__name__
+        raise UserError(f"candidates: got {came}; wanted a list or tuple of tensors (or None), one a candidate")
     if len(candidates) != alpha.numel():
         raise UserError(
             f"candidates: got {len(candidates)} for alpha of shape {tuple(alpha.shape)}; "
@@ -82,9 +79,10 @@ def _present(
     for slot, x in enumerate(candidates):
         if x is None:
             continue
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-            came = f"{x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
-            raise UserError(f"candidates[{slot}]: got {came}; wanted a floating-point tensor or None")
+        if not _kernels.computable(x):
+            raise UserError(
+                f"candidates[{slot}]: got {_kernels.came(x)}; wanted a floating-point tensor or None ({_kernels.KINDS})"
+            )
         present.append(x)
         slots.append(slot)
     if not present:

@@ -50,12 +50,16 @@ def write_report(runs: Iterable[str | Path] | Sequence[Network], path: str | Pat
     ...     write_report([run], Path(run, "report.html")).name
     'report.html'
     """
+    path = Path(path).absolute()
+    if path.suffix not in (".html", ".htm"):
+        raise UserError(f"out: got {path.name}; wanted a page to write, a name that ends in .html")
+    if isinstance(runs, str | Path) or not isinstance(runs, Iterable):
+        raise UserError(f"runs: got {runs!r}; wanted a list of run directories")
     listed = list(runs)
     networks = [n for n in listed if isinstance(n, Network)]
     networks += read_networks([p for p in listed if not isinstance(p, Network)])
     if not networks:
         raise UserError("runs: got none; wanted one or more run directories, such as runs/*")
-    path = Path(path).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(networks), encoding="utf-8")

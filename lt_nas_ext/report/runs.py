@@ -160,6 +160,11 @@ def read_run(path: str | Path) -> Run:
     config = _json(path / "config.json")
     if not isinstance(config, dict):
         raise UserError(f"run: {str(path / 'config.json')!r} is not valid JSON; the run cannot be read")
+    for name in ("settings", "data"):
+        if not isinstance(config.get(name), dict | None):
+            raise UserError(
+                f"run: {str(path / 'config.json')!r} has {name!r} that is no object; the run cannot be read"
+            )
     metrics = _json(path / "metrics.json")
     return Run(path, config, _history(path), metrics if isinstance(metrics, dict) else {}, _genotype(path))
 
@@ -173,7 +178,7 @@ def read_networks(paths: Iterable[str | Path]) -> list[Network]:
         UserError: a path that is not there, or that holds no run.
     """
     networks: list[Network] = []
-    for path in dict.fromkeys(map(Path, paths)):
+    for path in dict.fromkeys(map(_as_path, paths)):
         if not path.is_dir():
             raise UserError(f"runs: {str(path)!r} is not a directory; wanted run directories, such as runs/*")
         found = [path] if _is_run(path) else sorted(child for child in path.iterdir() if _is_run(child))
@@ -182,6 +187,12 @@ def read_networks(paths: Iterable[str | Path]) -> list[Network]:
         networks += [_network(run) for run in found]
     taken = {network.training.path for network in networks if network.search and network.training}
     return _named_apart([n for n in networks if n.search or n.run.path not in taken])
+
+
+def _as_path(path: str | Path) -> Path:
+    if not isinstance(path, str | Path):
+        raise UserError(f"runs: got {type(path).__name__} among them; wanted run directories")
+    return Path(path)
 
 
 def _network(path: Path) -> Network:
