@@ -12,6 +12,7 @@ from collections.abc import Callable
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import lt_nas_ext as lt
+    from lt_nas_ext import ops  # the package imports its rooms on first use, and this one says what serves
 
 import torch
 
@@ -25,7 +26,7 @@ def check_twin(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> 
         return [value, *torch.autograd.grad(value.square().sum(), inputs)]
 
     served = value_and_gradients()
-    with lt.ops.eager():
+    with ops.eager():
         torch.testing.assert_close(served, value_and_gradients(), rtol=1e-3, atol=1e-3)
 
 
@@ -34,9 +35,9 @@ def check(device: str) -> None:
     x, alpha = torch.randn(3, 4, 5, 7, 7, device=device), torch.randn(4, device=device)
     # Written out too: where the twins serve, they are compared with themselves.
     expected = (torch.softmax(alpha, 0)[:3].view(3, 1, 1, 1, 1) * x).sum(0)
-    torch.testing.assert_close(lt.ops.mixed_sum([*x, None], alpha), expected)
-    check_twin(lambda a, *x: lt.ops.mixed_sum([*x, None], a, "softmax"), alpha, *x)
-    check_twin(lt.ops.barlow_twins_loss, *torch.randn(2, 16, 24, device=device))
+    torch.testing.assert_close(ops.mixed_sum([*x, None], alpha), expected)
+    check_twin(lambda a, *x: ops.mixed_sum([*x, None], a, "softmax"), alpha, *x)
+    check_twin(ops.barlow_twins_loss, *torch.randn(2, 16, 24, device=device))
     op = lt.nn.MixedOp(4, stride=1).to(device)
     check_twin(op, torch.randn(6, 4, 8, 8, device=device), torch.randn(len(lt.nn.DARTS), device=device))
 
@@ -45,7 +46,7 @@ if __name__ == "__main__":
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         check(device)
-    status = lt.ops.status()
+    status = ops.status()
     found = {
         "file": lt.__file__,
         "torch": torch.__version__,
