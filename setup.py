@@ -128,11 +128,12 @@ class Cuda:
 
 
 def find_nvcc() -> str | None:
-    """CUDA_HOME's nvcc, the one on PATH, or the one of the customary place."""
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")):
-        if home and os.access(Path(home, "bin", "nvcc"), os.X_OK):
+    """CUDA_HOME's nvcc, the one on PATH, or, where nobody named a toolkit, the one of the customary place."""
+    named = [home for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    for home in named:
+        if os.access(Path(home, "bin", "nvcc"), os.X_OK):
             return str(Path(home, "bin", "nvcc"))
-    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+    return shutil.which("nvcc") or (None if named else shutil.which("nvcc", path="/usr/local/cuda/bin"))
 
 
 def toolkit_of(dryrun: str) -> str | None:
@@ -347,6 +348,7 @@ def extension(cuda: Cuda | None) -> Any:
 
 def prepare(cuda: Cuda | None) -> None:
     """Settings that torch.utils.cpp_extension reads, some of them while it is imported."""
+    os.environ["PATH"] = build_path()
     os.environ.setdefault("CXX", find_compiler() or "c++")
     os.environ.setdefault("MAX_JOBS", str(parallel_jobs(len(os.sched_getaffinity(0)), available_gigabytes())))
     if cuda:
@@ -354,16 +356,34 @@ def prepare(cuda: Cuda | None) -> None:
         os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(cuda.archs)
 
 
+def build_path() -> str:
+    """PATH, and behind it this environment's own programs: pip may be called by its path, without activation."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
+
+
 def check_build_tools() -> None:
     """With --no-build-isolation nobody installs them: name those that are not there."""
     present = {
         "pybind11": find_spec("pybind11"),
-        "ninja": shutil.which("ninja"),
+        "ninja": shutil.which("ninja", path=build_path()),
         "tomli": tomllib or find_spec("tomli"),
     }
     missing = [name for name, found in present.items() if not found]
     if missing:
         fail(f"{' and '.join(missing)} missing: pip install {' '.join(missing)}, or leave out --no-build-isolation.")
+
+
+def check_uv() -> None:
+    """uv builds where nothing of the environment that is installed into can be seen.
+
+    A PyTorch fetched for the build would then replace the one that is there, by the pin of `dependencies`.
+    """
+    if os.environ.get("UV_INTERNAL__BUILD_DIR"):
+        fail(
+            "uv builds in an environment of its own, from which the PyTorch of yours cannot be seen. "
+            "Build without it:\n  uv pip install torch setuptools ninja pybind11 numpy\n"
+            "  uv pip install --no-build-isolation ."
+        )
 
 
 def dependencies(torch: Torch | None, kernels: bool) -> list[str]:
@@ -390,6 +410,7 @@ def main() -> None:
         if torch is not None:
             cuda, reason = plan_cuda(torch)
         elif asked_what_it_needs:
+            check_uv()
             arguments["setup_requires"] = [f"torch>={MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}"]
         else:
             fail(

@@ -19,6 +19,7 @@ settings.register_profile("slow", settings.get_profile("default"), max_examples=
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long sweeps too, and 25 times the examples")
+    parser.addoption("--install", action="store_true", help="run the install matrix too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +46,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-    if not config.getoption("--slow"):
-        slow = {item for item in items if item.get_closest_marker("slow")}
-        config.hook.pytest_deselected(items=sorted(slow, key=items.index))
-        items[:] = [item for item in items if item not in slow]
+    for on_request in ("slow", "install"):
+        if not config.getoption(f"--{on_request}"):
+            left_out = {item for item in items if item.get_closest_marker(on_request)}
+            config.hook.pytest_deselected(items=sorted(left_out, key=items.index))
+            items[:] = [item for item in items if item not in left_out]

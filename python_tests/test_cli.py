@@ -35,9 +35,10 @@ def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, s
     return code, captured.out, captured.err
 
 
-def lt_nas(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
+def lt_nas(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """In a folder without the sources, which Python would find there before the package that is installed."""
     command = [sys.executable, "-m", "lt_nas_ext", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -262,13 +263,14 @@ def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["serch"]])
-def test_what_needs_no_pytorch_does_not_wait_for_it(words: list[str]) -> None:
+def test_what_needs_no_pytorch_does_not_wait_for_it(words: list[str], tmp_path: Path) -> None:
     script = f"import sys; from lt_nas_ext.cli import main; main({words}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120).returncode == 0
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, timeout=120, cwd=tmp_path).returncode == 0
 
 
-def test_from_outside() -> None:
-    good, bad = lt_nas("--help"), lt_nas("search", "--method", "dart")
+def test_from_outside(tmp_path: Path) -> None:
+    good, bad = lt_nas("--help", cwd=tmp_path), lt_nas("search", "--method", "dart", cwd=tmp_path)
     assert (good.returncode, good.stderr) == (0, "") and "usage: lt-nas COMMAND" in good.stdout
     assert bad.returncode == 2 and "Traceback" not in bad.stderr
 
@@ -276,7 +278,8 @@ def test_from_outside() -> None:
 def test_ctrl_c_saves_the_run_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "a run"
     words = ["search", "--method", "darts", *TAIL, *TINY[2:], "--epochs", "9999", "--out", str(run)]
-    process = subprocess.Popen([sys.executable, "-m", "lt_nas_ext", *words], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "lt_nas_ext", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 90
         while not (run / "checkpoint.pt").exists() and time.monotonic() < deadline:

@@ -119,9 +119,9 @@ def test_no_torchvision(no_torchvision, monkeypatch):
         data.load("cifar10")
 
 
-def test_nothing_else_imports_torchvision():
+def test_nothing_else_imports_torchvision(tmp_path):
     code = (
         "import sys, lt_nas_ext.data as data, lt_nas_ext.longtail; data.load('digits'); data.two_views('barlow');"
         "assert not [m for m in sys.modules if m.split('.')[0] == 'torchvision']"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)

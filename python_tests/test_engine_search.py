@@ -341,9 +341,8 @@ except Interrupted as stop:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_run_that_resumes(tmp_path, number):
     here, out = str(Path(__file__).parent), tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, here, str(out)], stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    command = [sys.executable, "-c", SCRIPT, here, str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout is not None and process.stdout.readline() == "epoch 0\n"
     process.send_signal(number)
     text, _ = process.communicate(timeout=60)

@@ -99,6 +99,14 @@ def test_cuda_home_goes_before_path(tmp_path, monkeypatch):
     assert (cuda.version, cuda.home) == ("13.1", os.path.realpath(tmp_path / "cuda-13.1"))
 
 
+def test_a_cuda_home_without_nvcc_is_not_replaced_by_the_customary_toolkit(tmp_path, monkeypatch):
+    customary = {"/usr/local/cuda/bin": "/usr/local/cuda/bin/nvcc"}
+    monkeypatch.setattr(setup.shutil, "which", lambda name, path=None: customary.get(path))
+    assert setup.find_nvcc() == "/usr/local/cuda/bin/nvcc"
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert setup.find_nvcc() is None
+
+
 def test_major_versions_differ(tmp_path, monkeypatch):
     wrappers = fake_toolkit(tmp_path, "12.4")
     monkeypatch.setenv("PATH", f"{wrappers}:/usr/bin:/bin")
@@ -311,12 +319,32 @@ def test_other_platforms(platform, monkeypatch):
 
 @pytest.mark.parametrize("missing", ["ninja", "pybind11"])
 def test_build_tools_that_are_not_there(missing, monkeypatch):
-    monkeypatch.setattr(setup.shutil, "which", lambda name: None if name == missing else f"/bin/{name}")
+    monkeypatch.setattr(setup.shutil, "which", lambda name, path: None if name == missing else f"/bin/{name}")
     monkeypatch.setattr(setup, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(
         SystemExit, match=f"{missing} missing: pip install {missing}, or leave out --no-build-isolation"
     ):
         setup.check_build_tools()
+
+
+def test_ninja_of_an_environment_that_is_not_activated(tmp_path, monkeypatch):
+    (tmp_path / "ninja").write_text("#!/bin/sh\n")
+    (tmp_path / "ninja").chmod(0o755)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(setup.sysconfig, "get_path", lambda name: str(tmp_path) if name == "scripts" else None)
+    monkeypatch.setattr(setup, "find_spec", lambda name: object())
+    setup.check_build_tools()
+    (tmp_path / "ninja").unlink()
+    with pytest.raises(SystemExit, match="ninja missing"):
+        setup.check_build_tools()
+
+
+def test_uv_in_isolation_is_refused(monkeypatch):
+    monkeypatch.delenv("UV_INTERNAL__BUILD_DIR", raising=False)
+    setup.check_uv()
+    monkeypatch.setenv("UV_INTERNAL__BUILD_DIR", "/somewhere")
+    with pytest.raises(SystemExit, match="uv pip install --no-build-isolation"):
+        setup.check_uv()
 
 
 def test_build_info_is_a_module(tmp_path):

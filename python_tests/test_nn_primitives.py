@@ -161,11 +161,13 @@ for c_in in (1, 2, 4, 6, 12):
     not sys.platform.startswith("linux") or not ctypes.util.find_library("c_malloc_debug"),
     reason="glibc's checking allocator is not here",
 )
-def test_narrow_reductions_leave_the_heap_whole():
+def test_narrow_reductions_leave_the_heap_whole(tmp_path):
     """A stride of 2 in the convolution itself fails here: uxlfoundation/oneDNN#6035."""
     checking = {"LD_PRELOAD": "libc_malloc_debug.so.0", "GLIBC_TUNABLES": "glibc.malloc.check=3"}
     command = [sys.executable, "-c", TRAIN_NARROW_REDUCTIONS]
-    done = subprocess.run(command, env={**os.environ, **checking}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env={**os.environ, **checking}, capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
 
 

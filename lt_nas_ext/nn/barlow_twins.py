@@ -47,7 +47,7 @@ class BarlowTwinsLoss(nn.Module):
       lambd=0.005, scale=1.0, form='auto'
       (projector): Sequential(
         (0): Linear(in_features=16, out_features=32, bias=False)
-        (1): BatchNorm1d(32, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+        (1): BatchNorm1d(32, ...)
         (2): ReLU(inplace=True)
         (3): Linear(in_features=32, out_features=32, bias=False)
       )

@@ -143,7 +143,8 @@ def check_group(group: ProcessGroup | None) -> None:
 
 
 def _finite(value: float) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # Not math.isfinite: torch.compile(dynamic=True) of PyTorch 2.13 makes symbols of the numbers.
+    return isinstance(value, int | float) and abs(value) < math.inf
 
 
 def _arguments(
