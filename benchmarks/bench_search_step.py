@@ -2,7 +2,8 @@
 
 w step: forward, backward, clipping and SGD with α frozen. α step: forward, backward and Adam with w frozen. The pure
 PyTorch supernet runs as shipped (NCHW) and in channels_last; under torch.compile in a process of its own that is ended
-after LT_NAS_EXT_COMPILE_LIMIT seconds (300; 0 leaves it out).
+after LT_NAS_EXT_COMPILE_LIMIT seconds (300; 0 leaves it out). Then what each holds in memory, in a fresh process each,
+and where the time of ours goes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from harness import Harness, Run, Variant
 
 import lt_nas_ext as lt
 
+Wrap = Callable[..., object] | None
 COMPILE_LIMIT = int(os.environ.get("LT_NAS_EXT_COMPILE_LIMIT", "300"))
 
 
@@ -32,11 +34,16 @@ class Case:
 
 
 def step(
-    case: Case, part: str, device: torch.device, layout: torch.memory_format, wrap: Callable[..., object] | None = None
+    case: Case,
+    part: str,
+    device: torch.device,
+    layout: torch.memory_format,
+    cell: type[torch.nn.Module],
+    wrap: Wrap = None,
 ) -> Run:
     """A closure that takes one whole step and returns the loss."""
     torch.manual_seed(0)
-    net = lt.space.Supernet(channels=case.channels, layers=case.layers).to(device, memory_format=layout)
+    net = lt.space.Supernet(channels=case.channels, layers=case.layers, cell=cell).to(device, memory_format=layout)
     images = torch.randn(case.batch, 3, case.size, case.size).to(device).contiguous(memory_format=layout)
     labels = torch.randint(10, (case.batch,), device=device)
     weights, alphas = net.weight_parameters(), net.arch_parameters()
@@ -61,19 +68,30 @@ def step(
     return run
 
 
-def in_eager(make: Callable[..., Run], *arguments: object) -> Run:
-    """The step that `make` builds, on the eager twins."""
-    run = make(*arguments)
+def ours(case: Case, part: str, device: torch.device) -> Run:
+    return step(case, part, device, torch.channels_last, lt.space.FusedCell)
 
-    def eager() -> object:
+
+def eager(case: Case, part: str, device: torch.device, layout: torch.memory_format, wrap: Wrap = None) -> Run:
+    """The per-edge supernet in pure PyTorch."""
+    run = step(case, part, device, layout, lt.space.PerEdgeCell, wrap)
+
+    def on_the_twins() -> object:
         with lt.ops.eager():
             return run()
 
-    return eager
+    return on_the_twins
+
+
+WAYS: dict[str, Callable[..., Run]] = {
+    "ours": ours,
+    "eager, channels_last": partial(eager, layout=torch.channels_last),
+    "eager, as shipped": partial(eager, layout=torch.contiguous_format),
+}
 
 
 def _compiled(case: Case, part: str, device: str, answer: multiprocessing.connection.Connection) -> None:
-    run = in_eager(step, case, part, torch.device(device), torch.channels_last, torch.compile)
+    run = eager(case, part, torch.device(device), torch.channels_last, torch.compile)
     began = time.perf_counter()
     run()
     first = time.perf_counter() - began
@@ -103,6 +121,50 @@ def report_compiled(case: Case, part: str, device: torch.device, limit: int) -> 
     process.join()
 
 
+def _resident_mb(entry: str) -> float:
+    """VmRSS (now) or VmHWM (at most) of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(entry))
+
+
+def _held(name: str, case: Case, part: str, answer: multiprocessing.connection.Connection) -> None:
+    run = WAYS[name](case, part, torch.device("cpu"))
+    before, began = _resident_mb("VmRSS"), time.perf_counter()
+    run()
+    first = time.perf_counter() - began
+    run()
+    answer.send((_resident_mb("VmHWM") - before, first))
+
+
+def report_memory(case: Case, part: str) -> dict[str, float]:
+    """Growth of resident memory over two steps in a fresh process, and the seconds of its first step."""
+    context = multiprocessing.get_context("spawn")
+    grown = {}
+    for name in WAYS:
+        here, there = context.Pipe()
+        process = context.Process(target=_held, args=(name, case, part, there))
+        process.start()
+        grown[name], first = here.recv()
+        process.join()
+        print(f"  {name:24}{grown[name]:8.0f} MB resident, first step {first:6.2f} s")
+    share = grown["ours"] / grown["eager, channels_last"]
+    print(f"  ours / channels_last: {share:.2f}")
+    return grown
+
+
+def report_profile(case: Case, part: str, device: torch.device, rows: int = 12) -> None:
+    """Where the time of our step goes: each operator's own share."""
+    run = ours(case, part, device)
+    run()
+    with torch.profiler.profile(acc_events=True) as profile:
+        run()
+    events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in events)
+    print(f"  share of each operator in our {part} step:")
+    for event in events[:rows]:
+        print(f"    {event.key:40}{100 * event.self_cpu_time_total / whole:6.1f} %  {event.count:5d} calls")
+
+
 def main() -> None:
     bench = Harness.from_command_line(__doc__)
     cases = [Case(8, channels=8, layers=4)] if bench.quick else [Case(32)]
@@ -110,14 +172,13 @@ def main() -> None:
         cases = [Case(64), Case(256)]
     for case in cases:
         for part in ("w", "α"):
-            take = partial(step, case, part, bench.device)
-            steps: dict[str, Callable[[], Run]] = {
-                "ours": partial(take, torch.channels_last),
-                "eager, channels_last": partial(in_eager, take, torch.channels_last),
-                "eager, as shipped": partial(in_eager, take, torch.contiguous_format),
-            }
             title = f"{part} step, batch {case.batch}, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
-            bench.compare(title, [Variant(n, make) for n, make in steps.items()], baseline="eager, channels_last")
+            threads = tuple({1, torch.get_num_threads()}) if bench.device.type == "cpu" else None
+            ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in WAYS.items()]
+            bench.compare(title, ways, baseline="eager, channels_last")
+            if bench.device.type == "cpu":
+                report_memory(case, part)
+                report_profile(case, part, bench.device)
             if COMPILE_LIMIT and not bench.quick:
                 report_compiled(case, part, bench.device, COMPILE_LIMIT)
     bench.finish()

@@ -24,6 +24,10 @@ TORCH_LIBRARY(lt_nas_ext, m) {
       "bn_mixed_sum_backward(Tensor grad, Tensor[] candidates, Tensor alpha, int[] slots, str gate, Tensor mean, "
       "Tensor inv_std, bool[] batch, bool[] need_x, bool need_alpha) -> (Tensor[], Tensor)");
   m.def("channel_moments(Tensor x) -> Tensor");
+  m.def("depthwise_conv(Tensor x, Tensor weight, int stride, int dilation, bool relu) -> Tensor");
+  m.def(
+      "depthwise_conv_backward(Tensor dy, Tensor x, Tensor weight, int stride, int dilation, bool relu, bool need_x, "
+      "bool need_weight) -> (Tensor, Tensor)");
   m.def(
       "sep_unit(Tensor[] x, Tensor depthwise, Tensor pointwise, int stride, int dilation, Tensor? mean, "
       "Tensor? inv_std, bool batch) -> (Tensor[] z, Tensor moments)");

@@ -1,6 +1,6 @@
 // Rows of a depthwise convolution, of its two gradients, and of a pointwise one, on channels_last images in the
 // accumulation type. Included by a kernel file inside each of its per-ISA passes (per_isa.h), after vec.h.
-// Deliberately without include guard; needs taps.h before. Channels are whole registers: C % lanes<A> == 0.
+// Deliberately without include guard; needs depthwise_plan.h before. Channels are whole registers: C % lanes<A> == 0.
 
 // Pixels whose sums are held in registers together: as many chains as hide the latency of a multiply-add.
 constexpr int kPixels = 8;
@@ -216,5 +216,49 @@ void outer(const A* x, int64_t rows, const A* y, int64_t width, int64_t pixels, 
     for (; o + 2 * lanes<A> <= width; o += 2 * lanes<A>)
       outer_block<R, 2>(x + r, rows, y + o, width, pixels, sum + r * width + o);
     for (; o < width; o += lanes<A>) outer_block<R, 1>(x + r, rows, y + o, width, pixels, sum + r * width + o);
+  }
+}
+
+// The image, normalised where it is to be and, with Relu, without its negative numbers, into the middle of the tile. A
+// NaN stays.
+template <bool Relu, class A>
+void fill_tile(const DepthwisePlan& plan, const A* x, const A* mean, const A* inv_std, A* tile) {
+  const int64_t C = plan.channels, width = plan.window.width, p = plan.window.padding();
+  for (int64_t row = 0; row < plan.window.height; ++row) {
+    const A* const from = x + row * width * C;
+    A* const to = tile + ((row + p) * plan.tile_width + p) * C;
+    for (int64_t c = 0; c < C; c += lanes<A>) {
+      const Vec<A> m = mean ? load(mean + c) : Vec<A>{};
+      const Vec<A> s = mean ? load(inv_std + c) : Vec<A>{} + A(1);
+      for (int64_t i = c; i < width * C; i += C) {
+        const Vec<A> v = (load(from + i) - m) * s;
+        store<false>(to + i, Relu ? (v < A(0) ? Vec<A>{} : v) : v);
+      }
+    }
+  }
+}
+
+// dx where the ReLU let x pass, and its sums with 1 and with the normalised x that passed.
+template <class A>
+void mask(const DepthwisePlan& plan, const A* tile, const A* g, A* dx, double* sums) {
+  const int64_t C = plan.channels, width = plan.window.width, p = plan.window.padding();
+  for (int64_t row = 0; row < plan.window.height; ++row) {
+    const A* const a = tile + ((row + p) * plan.tile_width + p) * C;
+    const int64_t at = row * width * C;
+    for (int64_t c = 0; c < C; c += lanes<A>) {
+      Vec<A> sum = {}, along = {};
+      for (int64_t i = c; i < width * C; i += C) {
+        const Vec<A> passed = load(a + i);
+        const Vec<A> v = passed == A(0) ? Vec<A>{} : load(g + at + i);
+        sum += v;
+        along += v * passed;
+        store<false>(dx + at + i, v);
+      }
+      if (!sums) continue;
+      for (int l = 0; l < lanes<A>; ++l) {
+        sums[c + l] += sum[l];
+        sums[C + c + l] += along[l];
+      }
+    }
   }
 }

@@ -9,6 +9,7 @@
 
 #include "../common/combine_moments.h"
 #include "../common/scratch.h"
+#include "../common/sum_in_order.h"
 #include "../common/tensors.h"
 #include "sep_unit.h"
 #include "sep_unit_op.h"
@@ -100,21 +101,6 @@ Outputs forward_cpu(at::TensorList x, const Tensor& depthwise, const Tensor& poi
     outputs = forward_of<decltype(element)>(channels_last(x), depthwise, pointwise, plan, mean, inv_std);
   });
   return outputs;
-}
-
-// The sum of equally shaped partial results, in their order.
-template <class P>
-void sum_in_order(const P* partial, int64_t count, int64_t elements, P* total) {
-  constexpr int64_t kBlock = 256;
-  at::parallel_for(0, (elements + kBlock - 1) / kBlock, 16, [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      const int64_t begin = block * kBlock, n = std::min(kBlock, elements - begin);
-      double sum[kBlock] = {};
-      for (int64_t p = 0; p < count; ++p)
-        for (int64_t i = 0; i < n; ++i) sum[i] += partial[p * elements + begin + i];
-      for (int64_t i = 0; i < n; ++i) total[begin + i] = static_cast<P>(sum[i]);
-    }
-  });
 }
 
 // dx of one edge, from the gradient with respect to the batch norm's output and its sums.

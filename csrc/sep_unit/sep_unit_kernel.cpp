@@ -46,24 +46,6 @@ namespace lt::sep_unit::LT_ISA {
 #include "../common/depthwise.h"
 #include "../common/moments.h"
 
-// The image, normalised where it is to be and without its negative numbers, into the middle of the tile. A NaN stays.
-template <class A>
-void fill_tile(const Plan& plan, const A* x, const A* mean, const A* inv_std, A* tile) {
-  const int64_t C = plan.channels, width = plan.window.width, p = plan.window.padding();
-  for (int64_t row = 0; row < plan.window.height; ++row) {
-    const A* const from = x + row * width * C;
-    A* const to = tile + ((row + p) * plan.tile_width + p) * C;
-    for (int64_t c = 0; c < C; c += lanes<A>) {
-      const Vec<A> m = mean ? load(mean + c) : Vec<A>{};
-      const Vec<A> s = mean ? load(inv_std + c) : Vec<A>{} + A(1);
-      for (int64_t i = c; i < width * C; i += C) {
-        const Vec<A> v = (load(from + i) - m) * s;
-        store<false>(to + i, v < A(0) ? Vec<A>{} : v);
-      }
-    }
-  }
-}
-
 // Depthwise's output over rows [first, first + rows) of z's grid, dense.
 template <class A>
 void depthwise_strip(const Plan& plan, const A* tile, const A* weights, int64_t first, int64_t rows, A* u) {
@@ -89,7 +71,7 @@ void forward(const Forward<A>& f, A* scratch) {
   for (int e = 0; e < f.edges; ++e) {
     const int64_t own = f.shared ? 0 : e;
     if (e == 0 || !f.shared)
-      fill_tile(plan, f.x[e], f.mean ? f.mean + own * C : nullptr, f.mean ? f.inv_std + own * C : nullptr, tile);
+      fill_tile<true>(plan, f.x[e], f.mean ? f.mean + own * C : nullptr, f.mean ? f.inv_std + own * C : nullptr, tile);
     double* const moments = f.moments + e * 2 * width;
     for (int64_t i = 0; i < 2 * width; ++i) moments[i] = 0;
     for_each_strip(plan, [&](int64_t first, int64_t rows) {
@@ -100,31 +82,6 @@ void forward(const Forward<A>& f, A* scratch) {
       add_moments(z, f.z[e], width, pixels, moments);
     });
     centre_moments(f.z[e], width, plan.out_pixels(), moments);
-  }
-}
-
-// dx where the ReLU let x pass, and its sums with 1 and with the normalised x that passed.
-template <class A>
-void mask(const Plan& plan, const A* tile, const A* g, A* dx, double* sums) {
-  const int64_t C = plan.channels, width = plan.window.width, p = plan.window.padding();
-  for (int64_t row = 0; row < plan.window.height; ++row) {
-    const A* const a = tile + ((row + p) * plan.tile_width + p) * C;
-    const int64_t at = row * width * C;
-    for (int64_t c = 0; c < C; c += lanes<A>) {
-      Vec<A> sum = {}, along = {};
-      for (int64_t i = c; i < width * C; i += C) {
-        const Vec<A> passed = load(a + i);
-        const Vec<A> v = passed == A(0) ? Vec<A>{} : load(g + at + i);
-        sum += v;
-        along += v * passed;
-        store<false>(dx + at + i, v);
-      }
-      if (!sums) continue;
-      for (int l = 0; l < lanes<A>; ++l) {
-        sums[c + l] += sum[l];
-        sums[C + c + l] += along[l];
-      }
-    }
   }
 }
 
@@ -140,7 +97,7 @@ void backward(const Backward<A>& b, A* scratch) {
     const int64_t own = b.shared ? 0 : e;
     const A* const depthwise = b.depthwise + e * plan.taps() * C;
     if (e == 0 || !b.shared) {
-      fill_tile(plan, b.x[e], b.mean ? b.mean + own * C : nullptr, b.mean ? b.inv_std + own * C : nullptr, tile);
+      fill_tile<true>(plan, b.x[e], b.mean ? b.mean + own * C : nullptr, b.mean ? b.inv_std + own * C : nullptr, tile);
       if (b.dx) std::memset(g, 0, plan.in_pixels() * C * sizeof(A));
     }
     for_each_strip(plan, [&](int64_t first, int64_t rows) {
