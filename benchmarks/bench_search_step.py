@@ -175,7 +175,7 @@ def main() -> None:
             title = f"{part} step, batch {case.batch}, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
             threads = tuple({1, torch.get_num_threads()}) if bench.device.type == "cpu" else None
             ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in WAYS.items()]
-            bench.compare(title, ways, baseline="eager, channels_last")
+            bench.compare(title, ways, baseline="eager, channels_last", fewest=3)
             if bench.device.type == "cpu":
                 report_memory(case, part)
                 report_profile(case, part, bench.device)

@@ -297,7 +297,7 @@ def test_bad_input(function, arguments, message):
         (X, WEIGHT.double(), 1, 1, False),
         (X, WEIGHT, 3, 1, False),
         (X, WEIGHT, 1, 3, False),
-        (X.half(), WEIGHT.half(), 1, 1, False),
+        (X.half().contiguous(memory_format=torch.channels_last), WEIGHT.half(), 1, 1, False),
         (X[:0], WEIGHT, 1, 1, False),
     ],
 )

@@ -52,19 +52,20 @@ def depthwise_conv(
     torch.Size([2, 8, 5, 5])
     """
     _check(x, weight, stride, dilation)
-    if not served(x, weight):
+    if not served(x, weight, dilation):
         return depthwise_conv_eager(x, weight, stride, dilation, relu)
-    y = torch.ops.lt_nas_ext.depthwise_conv(x, weight, stride, dilation, relu)
-    return y if x.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
+    return torch.ops.lt_nas_ext.depthwise_conv(x, weight, stride, dilation, relu)
 
 
-def served(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def served(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> bool:
     """Whether the compiled kernel computes this: float32 and float64 on a CPU, M = 1, channels a multiple of 4.
 
-    By measurement (benchmarks/bench_depthwise_conv.py): the kernel wins every such case where a gradient is wanted;
-    without one PyTorch's forward of contiguous images is faster than conversion to channels_last and back.
+    By measurement (benchmarks/bench_depthwise_conv.py) it does so for all channels_last images. For contiguous ones it
+    computes the gradients, which it takes through channels_last, of dilated kernels and of those from 5×5 on;
+    PyTorch's own forward pass and its gradients of 3×3 are faster there.
     """
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    slow_in_pytorch = wanted and (dilation > 1 or weight.shape[-1] > 3)
     return (
         x.device.type == "cpu"
         and _kernels.use_kernels(x)
@@ -73,7 +74,7 @@ def served(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and weight.shape[0] == x.shape[1]
         and x.shape[1] % 4 == 0
         and x.numel() > 0
-        and (wanted or x.is_contiguous(memory_format=torch.channels_last))
+        and (slow_in_pytorch or x.is_contiguous(memory_format=torch.channels_last))
         and not torch.is_autocast_enabled(x.device.type)
     )
 
@@ -103,7 +104,7 @@ if _kernels.status().active:
     def _(x: torch.Tensor, weight: torch.Tensor, stride: int, dilation: int, relu: bool) -> torch.Tensor:
         images, channels, height, width = x.shape
         y = x.new_empty(images, channels, -(-height // stride), -(-width // stride))
-        return y.to(memory_format=torch.channels_last)
+        return y.to(memory_format=torch.channels_last) if x.is_contiguous(memory_format=torch.channels_last) else y
 
     @torch.library.register_fake("lt_nas_ext::depthwise_conv_backward")
     def _(
