@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ settings.register_profile("slow", settings.get_profile("default"), max_examples=
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the long sweeps too, and 25 times the examples")
     parser.addoption("--install", action="store_true", help="run the install matrix too")
+
+
+@pytest.fixture(params=ops.status().build.get("isas", []) or ["eager"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this machine runs."""
+    if not ops.status().active:
+        pytest.skip(ops.status().reason)
+    from lt_nas_ext import _C
+
+    _C.set_isa(request.param)
+    yield request.param
+    _C.set_isa("")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_laws import (
+    DEVICES,
+    assert_eight_python_threads_agree,
+    assert_same_bits_on_every_thread_count,
+    needs_kernels,
+)
 
 import lt_nas_ext as lt
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import barlow_twins_loss, barlow_twins_loss_eager
 
-needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 FORMS = ["gram", "cross"]
 # Relative error against float64 of a loss and of its gradients: everything is float32 inside, gradients are rounded to
 # the type of the embeddings.
 LOSS = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 1e-6, torch.float16: 1e-6}
 GRADIENT = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
-
-
-@pytest.fixture(params=lt.ops.status().build.get("isas", []) or ["eager"])
-def isa(request):
-    """Every instruction set that this machine runs."""
-    if not lt.ops.status().active:
-        pytest.skip(lt.ops.status().reason)
-    from lt_nas_ext import _C
-
-    _C.set_isa(request.param)
-    yield request.param
-    _C.set_isa("")
 
 
 def views(n, d, dtype=torch.float32, device="cpu", offset=0.0, seed=0):
@@ -329,37 +320,13 @@ def test_same_bits_on_every_run(isa, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_same_bits_on_every_thread_count_where_no_product_of_the_library_counts(isa, form):
     z = views(67, 700)
-    threads = torch.get_num_threads()
-    try:
-        runs = []
-        for count in (1, 2, 3, 7, 2):
-            torch.set_num_threads(count)
-            runs.append(loss_and_gradients(*z, form=form, lambd=0.0))
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    assert_same_bits_on_every_thread_count(lambda: loss_and_gradients(*z, form=form, lambd=0.0))
 
 
 @needs_kernels
 def test_eight_python_threads_at_once():
     z = views(67, 700)
-    wrong: list[str] = []
-
-    def work():
-        expected = None  # per thread: the library may take another number of threads in each
-        for _ in range(10):
-            got = loss_and_gradients(*z)
-            expected = expected or got
-            if not all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)):
-                wrong.append("differs")
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert_eight_python_threads_agree(lambda: loss_and_gradients(*z))
 
 
 # ---- beside PyTorch's machinery -------------------------------------------------------------------------------------

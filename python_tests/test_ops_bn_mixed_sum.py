@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_laws import (
+    LAYOUTS,
+    assert_eight_python_threads_agree,
+    assert_same_bits_on_every_thread_count,
+    layout,
+    needs_kernels,
+)
 from torch.nn import functional as F
 
 import lt_nas_ext as lt
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import GATES, bn_mixed_sum, bn_mixed_sum_eager, channel_moments
 
-needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
-LAYOUTS = ["contiguous", "channels_last", "permuted"]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 5e-6}
-
-
-@pytest.fixture(params=lt.ops.status().build.get("isas", []) or ["eager"])
-def isa(request):
-    """Every instruction set that this machine runs."""
-    if not lt.ops.status().active:
-        pytest.skip(lt.ops.status().reason)
-    from lt_nas_ext import _C
-
-    _C.set_isa(request.param)
-    yield request.param
-    _C.set_isa("")
-
-
-def layout(x: torch.Tensor, name: str) -> torch.Tensor:
-    if name == "channels_last":
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
 
 
 class Case:
@@ -254,35 +239,14 @@ def test_non_finite_values_stay_in_their_channel(bad):
 @needs_kernels
 def test_same_bits_on_every_run_and_thread_count(isa):
     case = Case((8, 16, 33, 31), 2, 5, absent={3}, plain=True, dtype=torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        runs = []
-        for count in (1, 2, 3, 7, 2):
-            torch.set_num_threads(count)
-            runs.append([*case.value_and_gradients(), channel_moments(case.candidates[0])])
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    assert_same_bits_on_every_thread_count(lambda: [*case.value_and_gradients(), channel_moments(case.candidates[0])])
 
 
 @needs_kernels
 def test_eight_python_threads_at_once():
     case = Case((4, 16, 17, 9), 2, 5, dtype=torch.float32)
     expected = case.value_and_gradients()
-    wrong: list[str] = []
-
-    def work():
-        for _ in range(10):
-            if not all(torch.equal(a, b) for a, b in zip(case.value_and_gradients(), expected, strict=True)):
-                wrong.append("differs")
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert_eight_python_threads_agree(lambda: case.value_and_gradients(), expected)
 
 
 # ---- beside PyTorch's machinery -------------------------------------------------------------------------------------

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_laws import (
+    LAYOUTS,
+    assert_eight_python_threads_agree,
+    assert_same_bits_on_every_thread_count,
+    layout,
+    needs_kernels,
+)
 
-import lt_nas_ext as lt
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import depthwise_conv, depthwise_conv_eager
 
-needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
-LAYOUTS = ["contiguous", "channels_last", "permuted"]
 # Relative error of a well-scaled convolution against float64.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6}
-
-
-@pytest.fixture(params=lt.ops.status().build.get("isas", []) or ["eager"])
-def isa(request):
-    """Every instruction set that this machine runs."""
-    if not lt.ops.status().active:
-        pytest.skip(lt.ops.status().reason)
-    from lt_nas_ext import _C
-
-    _C.set_isa(request.param)
-    yield request.param
-    _C.set_isa("")
-
-
-def layout(x: torch.Tensor, name: str) -> torch.Tensor:
-    if name == "channels_last":
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
 
 
 def make(shape=(2, 8, 7, 9), kernel=3, multiplier=1, dtype=torch.float64, in_layout="channels_last", seed=0, stride=1):
@@ -202,36 +186,14 @@ def test_non_finite_values_pass_through(bad, relu):
 @needs_kernels
 def test_same_bits_on_every_run_and_thread_count(isa):
     x, weight, grad = make((19, 16, 17, 16), 5, dtype=torch.float32, stride=2)
-    threads = torch.get_num_threads()
-    try:
-        runs = []
-        for count in (1, 2, 3, 7, 2):
-            torch.set_num_threads(count)
-            runs.append(value_and_gradients(depthwise_conv, x, weight, grad, 2, 2, True))
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    assert_same_bits_on_every_thread_count(lambda: value_and_gradients(depthwise_conv, x, weight, grad, 2, 2, True))
 
 
 @needs_kernels
 def test_eight_python_threads_at_once():
     case = make((4, 16, 9, 9), dtype=torch.float32)
     expected = value_and_gradients(depthwise_conv, *case)
-    wrong: list[str] = []
-
-    def work():
-        for _ in range(10):
-            got = value_and_gradients(depthwise_conv, *case)
-            if not all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)):
-                wrong.append("differs")
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert_eight_python_threads_agree(lambda: value_and_gradients(depthwise_conv, *case), expected)
 
 
 # ---- beside PyTorch's machinery -------------------------------------------------------------------------------------

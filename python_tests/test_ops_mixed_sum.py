@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from operator_laws import (
+    DEVICES,
+    LAYOUTS,
+    assert_eight_python_threads_agree,
+    assert_same_bits_on_every_thread_count,
+    layout,
+    needs_kernels,
+)
 
 import lt_nas_ext as lt
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import GATES, mixed_sum, mixed_sum_eager
 
-needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 # Relative error of a well-scaled sum against float64: a few units in the last place of each type.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-LAYOUTS = ["contiguous", "channels_last", "permuted"]
-
-
-def isas() -> list[str]:
-    return lt.ops.status().build.get("isas", [])
-
-
-@pytest.fixture(params=isas() or ["eager"])
-def isa(request):
-    """Every instruction set that this machine runs."""
-    if not lt.ops.status().active:
-        pytest.skip(lt.ops.status().reason)
-    from lt_nas_ext import _C
-
-    _C.set_isa(request.param)
-    yield request.param
-    _C.set_isa("")
-
-
-def layout(x: torch.Tensor, name: str) -> torch.Tensor:
-    if name == "channels_last":
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
 
 
 def relative_error(result: torch.Tensor, reference: torch.Tensor) -> float:
@@ -296,36 +277,14 @@ def test_one_tensor_in_two_places():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_same_bits_on_every_run_and_thread_count(isa, dtype):
     candidates, alpha, grad = make((8, 16, 33, 31), 2, 5, dtype, absent={3})
-    threads = torch.get_num_threads()
-    try:
-        runs = []
-        for count in (1, 2, 3, 7, 2):
-            torch.set_num_threads(count)
-            runs.append(value_and_gradients(candidates, alpha, "softmax", grad))
-    finally:
-        torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(run, runs[0], strict=True))
+    assert_same_bits_on_every_thread_count(lambda: value_and_gradients(candidates, alpha, "softmax", grad))
 
 
 @needs_kernels
 def test_eight_python_threads_at_once():
     candidates, alpha, grad = make((4, 16, 33, 17), 2, 5, torch.float32)
     expected = value_and_gradients(candidates, alpha, "sigmoid", grad)
-    wrong: list[str] = []
-
-    def work():
-        for _ in range(10):
-            got = value_and_gradients(candidates, alpha, "sigmoid", grad)
-            if not all(torch.equal(a, b) for a, b in zip(got, expected, strict=True)):
-                wrong.append("differs")
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert_eight_python_threads_agree(lambda: value_and_gradients(candidates, alpha, "sigmoid", grad), expected)
 
 
 # ---- beside PyTorch's machinery -------------------------------------------------------------------------------------

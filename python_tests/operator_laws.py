@@ -1,0 +1,56 @@
+"""What the tests of every operator share: layouts, and the laws that hold for all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+import lt_nas_ext as lt
+
+needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+LAYOUTS = ["contiguous", "channels_last", "permuted"]
+
+Results = Callable[[], Sequence[torch.Tensor]]
+
+
+def layout(x: torch.Tensor, name: str) -> torch.Tensor:
+    """Images of the same values, laid out as one of `LAYOUTS`."""
+    if name == "channels_last":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
+
+
+def equal_to_the_bit(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def assert_same_bits_on_every_thread_count(results: Results) -> None:
+    threads = torch.get_num_threads()
+    try:
+        runs = []
+        for count in (1, 2, 3, 7, 2):
+            torch.set_num_threads(count)
+            runs.append(results())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(equal_to_the_bit(run, runs[0]) for run in runs)
+
+
+def assert_eight_python_threads_agree(results: Results, expected: Sequence[torch.Tensor] | None = None) -> None:
+    """Each thread finds the same bits ten times: `expected`, or what it found first."""
+    right: list[bool] = []
+
+    def work() -> None:
+        first = results() if expected is None else expected
+        right.extend(equal_to_the_bit(results(), first) for _ in range(10))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 80
