@@ -25,8 +25,18 @@ def channel_moments(x: torch.Tensor) -> torch.Tensor:
     x = x.detach()
     if _covered(x):
         return torch.ops.lt_nas_ext.channel_moments(x)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return torch.stack([wide.mean((0, 2, 3)), wide.var((0, 2, 3), unbiased=False)])
+    return channel_moments_eager(x)
+
+
+def channel_moments_eager(x: torch.Tensor) -> torch.Tensor:
+    """The eager twin of `channel_moments` in plain PyTorch.
+
+    >>> channel_moments_eager(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
+    tensor([2., 1.])
+    """
+    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    var, mean = torch.var_mean(wide, (0, 2, 3), unbiased=False)
+    return torch.stack([mean, var])
 
 
 def bn_mixed_sum_eager(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.ops import _kernels
-from lt_nas_ext.ops.bn_mixed_sum import check_eps
+from lt_nas_ext.ops.bn_mixed_sum import channel_moments_eager, check_eps
 
 MAX_KERNEL = 7
 
@@ -41,11 +41,7 @@ def sep_unit_eager(
             a = F.batch_norm(a, mean, var, training=batch, eps=eps)
         u = F.conv2d(a.relu(), taps, None, stride, padding, dilation, a.shape[1])
         z.append(F.conv2d(u, mixing))
-    with torch.no_grad():
-        wide = [one.to(torch.promote_types(one.dtype, torch.float32)) for one in z]
-        means = torch.stack([one.mean((0, 2, 3)) for one in wide])
-        variances = torch.stack([one.var((0, 2, 3), unbiased=False) for one in wide])
-    return z, torch.stack([means, variances])
+    return z, torch.stack([channel_moments_eager(one) for one in z], 1)
 
 
 def sep_unit(
