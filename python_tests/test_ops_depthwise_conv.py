@@ -167,6 +167,12 @@ def test_moving_an_image_moves_its_output(shift, seed):
     torch.testing.assert_close(depthwise_conv(moved, weight)[..., inside, inside], y[..., inside, inside])
 
 
+def test_the_gradient_of_a_weight_lies_as_the_weight():
+    """PyTorch 2.13's opcheck compares strides; an optimiser would carry others on."""
+    x, weight, grad = make()
+    assert torch.autograd.grad(depthwise_conv(x, weight), weight, grad)[0].stride() == weight.stride()
+
+
 def test_no_gradient_wanted_no_graph():
     x, weight, _ = make()
     with torch.no_grad():

@@ -248,6 +248,14 @@ def test_an_edge_without_a_gradient():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("edges", [1, 3])
+def test_the_gradients_of_weights_lie_as_the_weights(edges):
+    """PyTorch 2.13's opcheck compares strides; an optimiser would carry others on."""
+    case = Case(edges=edges)
+    for got, weight in zip(case.value_and_gradients()[-2:], case.inputs[-2:], strict=True):
+        assert got.stride() == weight.stride()
+
+
 def test_no_gradient_wanted_no_graph():
     case = Case()
     with torch.no_grad():

@@ -86,7 +86,7 @@ Gradients backward_of(const Tensor& dy, const Tensor& x, const Tensor& weight, c
   if (!need_weight) return {dx, at::empty({0}, x.options())};
   const Tensor total = at::empty({plan.taps(), C}, x.options());
   sum_in_order(parts.const_data_ptr<A>(), groups, elements, total.mutable_data_ptr<A>());
-  return {dx, total.t().reshape(weight.sizes())};
+  return {dx, total.t().contiguous().view(weight.sizes())};
 }
 
 Gradients backward_cpu(const Tensor& dy, const Tensor& x, const Tensor& weight, int64_t stride, int64_t dilation,

@@ -182,7 +182,7 @@ Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& 
   const Tensor total_pointwise = at::empty(pointwise.sizes(), options);
   sum_in_order(ddepthwise.const_data_ptr<A>(), groups, of_depthwise, total_depthwise.mutable_data_ptr<A>());
   sum_in_order(dpointwise.const_data_ptr<A>(), groups, of_pointwise, total_pointwise.mutable_data_ptr<A>());
-  return {dx, total_depthwise.transpose(1, 2).reshape(depthwise.sizes()), total_pointwise};
+  return {dx, total_depthwise.transpose(1, 2).contiguous().view(depthwise.sizes()), total_pointwise};
 }
 
 Gradients backward_cpu(at::TensorList dz, at::TensorList x, const Tensor& depthwise, const Tensor& pointwise,
