@@ -27,9 +27,30 @@ def barlow_twins_loss(device: torch.device) -> None:
         lt.ops.barlow_twins_loss(za, zb).backward()
 
 
+def sep_unit(device: torch.device) -> None:
+    for size, channels, stride, dilation in [((9, 35), 20, 1, 2), ((7, 5), 8, 2, 1), ((16, 16), 64, 1, 1)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            images = torch.randn(3, channels, *size, device=device, dtype=dtype)
+            x = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+            depthwise = torch.randn(3 * channels, 1, 5, 5, device=device, dtype=dtype, requires_grad=True)
+            pointwise = torch.randn(3 * channels, channels, 1, 1, device=device, dtype=dtype, requires_grad=True)
+            z, moments = lt.ops.sep_unit(x, depthwise, pointwise, stride, dilation)
+            y, _ = lt.ops.sep_unit(z, depthwise, pointwise, moments=moments)
+            sum(one.sum() for one in y).backward()
+
+
+def depthwise_conv(device: torch.device) -> None:
+    for size, channels, stride, dilation in [((9, 35), 36, 1, 2), ((7, 5), 8, 2, 1)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            images = torch.randn(3, channels, *size, device=device, dtype=dtype)
+            x = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+            weight = torch.randn(channels, 1, 3, 3, device=device, dtype=dtype, requires_grad=True)
+            lt.ops.depthwise_conv(x, weight, stride, dilation, relu=True).sum().backward()
+
+
 if __name__ == "__main__":
     device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
-    for case in (mixed_sum, barlow_twins_loss):
+    for case in (mixed_sum, barlow_twins_loss, sep_unit, depthwise_conv):
         case(device)
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -54,3 +54,31 @@ def assert_eight_python_threads_agree(results: Results, expected: Sequence[torch
     for thread in threads:
         thread.join()
     assert right == [True] * 80
+
+
+def assert_error_is_at_most_twice_eagers(
+    ours: Sequence[torch.Tensor], eagers: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]
+) -> None:
+    for got, eager, wanted in zip(ours, eagers, exact, strict=True):
+        assert got.shape == wanted.shape and got.dtype == eager.dtype
+        # One unit in the last place of room: where eager happens to be exact, twice nothing is nothing.
+        room = torch.finfo(eager.dtype).eps * wanted.norm()
+        assert (got.double() - wanted).norm() <= 2 * (eager.double() - wanted).norm() + room
+
+
+def assert_same_bits_on_another_stream_and_in_a_graph(results: Results) -> None:
+    """Of an operator on CUDA: the default stream, another one, and a captured graph replayed twice."""
+    expected = [one.clone() for one in results()]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        assert equal_to_the_bit(results(), expected)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = results()
+    for _ in range(2):
+        for one in captured:
+            one.zero_()
+        graph.replay()
+        assert equal_to_the_bit(captured, expected)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from operator_laws import (
     LAYOUTS,
     assert_eight_python_threads_agree,
+    assert_error_is_at_most_twice_eagers,
+    assert_same_bits_on_another_stream_and_in_a_graph,
     assert_same_bits_on_every_thread_count,
     layout,
     needs_kernels,
@@ -21,11 +23,12 @@ from lt_nas_ext.ops import depthwise_conv, depthwise_conv_eager
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6}
 
 
-def make(shape=(2, 8, 7, 9), kernel=3, multiplier=1, dtype=torch.float64, in_layout="channels_last", seed=0, stride=1):
+def make(shape=(2, 8, 7, 9), kernel=3, multiplier=1, dtype=torch.float64, in_layout="channels_last", seed=0, stride=1,
+         device="cpu"):  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
-        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
     images, channels, height, width = shape
     x = layout(randn(*shape), in_layout).requires_grad_()
@@ -229,6 +232,42 @@ def test_autocast_is_the_twins():
     x, weight, _ = make(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(depthwise_conv(x, weight), depthwise_conv_eager(x, weight))
+
+
+# ---- on CUDA ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("relu", [False, True])
+def test_every_window_on_cuda(dtype, kernel, stride, dilation, relu):
+    x, weight, grad = make((3, 36, 17, 41), kernel, dtype=dtype, stride=stride, device="cuda")
+    settings = (stride, dilation, relu)
+    wide = [t.detach().double().requires_grad_() for t in (x, weight)]
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        exact = value_and_gradients(depthwise_conv_eager, *wide, grad.double(), *settings)
+        ours, eagers = (
+            value_and_gradients(function, x, weight, grad, *settings)
+            for function in (depthwise_conv, depthwise_conv_eager)
+        )
+    assert_error_is_at_most_twice_eagers(ours, eagers, exact)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (64, 16, 32, 32), (3, 256, 9, 7), (2, 8, 300, 3)])
+@pytest.mark.parametrize("in_layout", LAYOUTS)
+def test_every_size_on_cuda(shape, in_layout):
+    case = make(shape, 5, dtype=torch.float64, in_layout=in_layout, device="cuda")
+    assert_equal_to_float64(*case, 1, 2, True)
+
+
+@pytest.mark.cuda
+def test_same_bits_on_every_stream_of_a_device():
+    case = make((19, 16, 17, 16), 5, dtype=torch.float32, device="cuda")
+    assert_same_bits_on_another_stream_and_in_a_graph(lambda: value_and_gradients(depthwise_conv, *case, 1, 1, True))
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

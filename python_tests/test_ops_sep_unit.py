@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from operator_laws import (
     LAYOUTS,
     assert_eight_python_threads_agree,
+    assert_error_is_at_most_twice_eagers,
+    assert_same_bits_on_another_stream_and_in_a_graph,
     assert_same_bits_on_every_thread_count,
     layout,
     needs_kernels,
@@ -26,13 +28,13 @@ class Case:
     """Inputs of a unit; `normed`: each edge has its own image, with a batch norm before its ReLU."""
 
     def __init__(self, size=(7, 9), images=2, channels=8, out=4, kernel=3, edges=3, **more):
-        dtype, seed = more.pop("dtype", torch.float64), more.pop("seed", 0)
+        dtype, seed, device = more.pop("dtype", torch.float64), more.pop("seed", 0), more.pop("device", "cpu")
         self.normed, in_layout = more.pop("normed", False), more.pop("layout", "channels_last")
         self.settings = more
         generator = torch.Generator().manual_seed(seed)
 
         def randn(*shape):
-            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
 
         count = edges if self.normed else 1
         self.x = [layout(3 * randn(images, channels, *size) + 1, in_layout).requires_grad_() for _ in range(count)]
@@ -70,6 +72,11 @@ def assert_equal_to_float64(case: Case, dtype: torch.dtype) -> None:
     for got, wanted in zip(case.value_and_gradients(), case.wide().value_and_gradients(sep_unit_eager), strict=True):
         assert got.shape == wanted.shape and got.dtype == dtype
         assert (got.double() - wanted).norm() <= TOLERANCE[dtype] * wanted.norm()
+
+
+def assert_no_worse_than_eager(case: Case) -> None:
+    ours, eagers = case.value_and_gradients(), case.value_and_gradients(sep_unit_eager)
+    assert_error_is_at_most_twice_eagers(ours, eagers, case.wide().value_and_gradients(sep_unit_eager))
 
 
 # ---- literal values -------------------------------------------------------------------------------------------------
@@ -141,13 +148,9 @@ def test_other_types_are_the_twins(dtype):
 @needs_kernels
 @pytest.mark.parametrize("normed", [False, True])
 def test_error_is_at_most_twice_eagers(normed):
-    case = Case((16, 16), images=8, channels=16, out=16, kernel=5, normed=normed, dtype=torch.float32)
-    exact = case.wide().value_and_gradients(sep_unit_eager)
-    ours, theirs = case.value_and_gradients(), case.value_and_gradients(sep_unit_eager)
-    for got, eager, wanted in zip(ours, theirs, exact, strict=True):
-        # One unit in the last place of room: where eager happens to be exact, twice nothing is nothing.
-        room = torch.finfo(torch.float32).eps * wanted.norm()
-        assert (got.double() - wanted).norm() <= 2 * (eager.double() - wanted).norm() + room
+    assert_no_worse_than_eager(
+        Case((16, 16), images=8, channels=16, out=16, kernel=5, normed=normed, dtype=torch.float32)
+    )
 
 
 @needs_kernels
@@ -324,6 +327,46 @@ def test_autocast_is_the_twins():
     with torch.autocast("cpu", torch.bfloat16):
         got, wanted = case.z()[0], case.z(function=sep_unit_eager)[0]
     assert all(torch.equal(a, b) and a.dtype == torch.bfloat16 for a, b in zip(got, wanted, strict=True))
+
+
+# ---- on CUDA ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("normed", [False, True])
+def test_every_window_on_cuda(dtype, kernel, stride, dilation, normed):
+    case = {"kernel": kernel, "stride": stride, "dilation": dilation, "normed": normed, "dtype": dtype}
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert_no_worse_than_eager(Case((17, 41), channels=20, out=12, device="cuda", **case))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"size": (1, 1), "images": 5},
+        {"size": (32, 32), "images": 64, "channels": 16, "out": 16, "edges": 4},
+        {"size": (8, 8), "images": 64, "channels": 64, "out": 64},
+        {"size": (9, 7), "channels": 256, "out": 264, "edges": 1},
+        {"size": (6, 6), "images": 3, "channels": 4, "edges": 40},
+        {"size": (5, 5), "channels": 4, "edges": 70},  # more edges than the kernel takes: the twin's
+    ],
+)
+def test_every_size_on_cuda(case, normed):
+    case = Case(**case, kernel=5, dilation=2, normed=normed, dtype=torch.float64, device="cuda")
+    assert_equal_to_float64(case, torch.float64)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("normed", [False, True])
+def test_same_bits_on_every_stream_of_a_device(normed):
+    case = Case((17, 16), images=19, channels=16, out=16, normed=normed, dtype=torch.float32, device="cuda")
+    assert_same_bits_on_another_stream_and_in_a_graph(case.value_and_gradients)
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -93,9 +93,7 @@ Gradients backward_cpu(const Tensor& dy, const Tensor& x, const Tensor& weight, 
                        bool relu, bool need_x, bool need_weight) {
   check(x, weight, stride, dilation);
   const DepthwisePlan plan = plan_of(x, weight, stride, dilation);
-  const std::vector<int64_t> shape{x.size(0), x.size(1), plan.window.out_height(), plan.out_width()};
-  TORCH_CHECK_VALUE(dy.sizes() == shape && dy.scalar_type() == x.scalar_type(), "dy: got ", dy.scalar_type(), " of ",
-                    dy.sizes(), "; wanted ", x.scalar_type(), " of ", at::IntArrayRef(shape));
+  check_dy(dy, x, plan.window.out_height(), plan.out_width());
   Gradients gradients;
   with_float_type(x.scalar_type(), "x", [&](auto element) {
     gradients =

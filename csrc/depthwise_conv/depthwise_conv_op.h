@@ -5,6 +5,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <tuple>
+#include <vector>
 
 namespace lt::depthwise_conv {
 
@@ -21,6 +22,13 @@ inline void check(const at::Tensor& x, const at::Tensor& weight, int64_t stride,
   TORCH_CHECK_VALUE(weight.device() == x.device(), "weight: got device ", weight.device(), "; wanted ", x.device());
   TORCH_CHECK_VALUE(stride == 1 || stride == 2, "stride: got ", stride, "; wanted 1 or 2");
   TORCH_CHECK_VALUE(dilation == 1 || dilation == 2, "dilation: got ", dilation, "; wanted 1 or 2");
+}
+
+inline void check_dy(const at::Tensor& dy, const at::Tensor& x, int64_t out_height, int64_t out_width) {
+  const std::vector<int64_t> shape{x.size(0), x.size(1), out_height, out_width};
+  TORCH_CHECK_VALUE(dy.sizes() == shape && dy.scalar_type() == x.scalar_type() && dy.device() == x.device(), "dy: got ",
+                    dy.scalar_type(), " of ", dy.sizes(), " on ", dy.device(), "; wanted ", x.scalar_type(), " of ",
+                    at::IntArrayRef(shape), " on ", x.device());
 }
 
 // Calls through the dispatcher, so that every key above (autograd, tracing) sees them.

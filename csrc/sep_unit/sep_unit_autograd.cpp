@@ -34,7 +34,7 @@ variable_list unit(at::TensorList x, const Tensor& depthwise, const Tensor& poin
   for (int64_t e = 0; e < edges; ++e) {
     const int64_t own = x.size() == 1 ? 0 : e;
     Tensor a = x[own];
-    if (mean.defined()) a = normalized(a, mean[own], inv_std[own], numbers.batch);
+    if (mean.defined()) a = normalized(a, mean[own], inv_std[own], numbers.batch).to(a.scalar_type());
     const Tensor u = at::conv2d(at::relu(a), taps[e], {}, numbers.stride, padding, numbers.dilation, a.size(1));
     z.push_back(at::conv2d(u, mixing[e]));
   }

@@ -191,12 +191,7 @@ Gradients backward_cpu(at::TensorList dz, at::TensorList x, const Tensor& depthw
   check(x, depthwise, pointwise, stride, dilation, mean, inv_std);
   const Plan plan = plan_of(x[0], depthwise, pointwise, stride, dilation);
   check_covered(plan);
-  const std::vector<int64_t> shape{x[0].size(0), plan.out_channels, plan.window.out_height(), plan.out_width()};
-  const int64_t edges = edges_of(depthwise, pointwise);
-  TORCH_CHECK_VALUE(static_cast<int64_t>(dz.size()) == edges, "dz: got ", dz.size(), "; wanted ", edges);
-  for (const Tensor& t : dz)
-    TORCH_CHECK_VALUE(t.sizes() == shape && t.scalar_type() == x[0].scalar_type(), "dz: got ", t.sizes(), " of ",
-                      t.scalar_type(), "; wanted ", at::IntArrayRef(shape), " of ", x[0].scalar_type());
+  check_dz(dz, x[0], depthwise, pointwise, plan.window.out_height(), plan.window.out_width());
   Gradients gradients;
   with_float_type(x[0].scalar_type(), "x", [&](auto element) {
     gradients = backward_of<decltype(element)>(channels_last(dz), channels_last(x), depthwise, pointwise, plan, mean,

@@ -8,6 +8,8 @@
 #include <tuple>
 #include <vector>
 
+#include "../common/tensors.h"
+
 namespace lt::sep_unit {
 
 using Outputs = std::tuple<std::vector<at::Tensor>, at::Tensor>;                // z of every edge, their moments
@@ -52,10 +54,23 @@ inline void check(at::TensorList x, const at::Tensor& depthwise, const at::Tenso
   same("pointwise", pointwise);
   for (const Optional& t : {mean, inv_std}) {
     if (!t) continue;
-    same("mean and inv_std", *t);
+    TORCH_CHECK_TYPE(t->scalar_type() == accumulate_type(x[0].scalar_type()) && t->device() == x[0].device(),
+                     "mean and inv_std: got ", t->scalar_type(), " on ", t->device(), "; wanted ",
+                     accumulate_type(x[0].scalar_type()), " on ", x[0].device());
     TORCH_CHECK_VALUE(t->dim() == 2 && t->size(0) == static_cast<int64_t>(x.size()) && t->size(1) == channels,
                       "mean and inv_std: got shape ", t->sizes(), "; wanted (", x.size(), ", ", channels, ")");
   }
+}
+
+inline void check_dz(at::TensorList dz, const at::Tensor& x, const at::Tensor& depthwise, const at::Tensor& pointwise,
+                     int64_t out_height, int64_t out_width) {
+  const int64_t edges = edges_of(depthwise, pointwise);
+  const std::vector<int64_t> shape{x.size(0), pointwise.size(0) / edges, out_height, out_width};
+  TORCH_CHECK_VALUE(static_cast<int64_t>(dz.size()) == edges, "dz: got ", dz.size(), "; wanted ", edges);
+  for (const at::Tensor& t : dz)
+    TORCH_CHECK_VALUE(t.sizes() == shape && t.scalar_type() == x.scalar_type() && t.device() == x.device(), "dz: got ",
+                      t.sizes(), " of ", t.scalar_type(), " on ", t.device(), "; wanted ", at::IntArrayRef(shape),
+                      " of ", x.scalar_type(), " on ", x.device());
 }
 
 // Calls through the dispatcher, so that every key above (autograd, tracing) sees them.

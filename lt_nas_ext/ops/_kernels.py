@@ -140,6 +140,24 @@ def use_kernels(tensor: torch.Tensor) -> bool:
     return tensor.device.type in ("cpu", "meta")
 
 
+IMAGE_TYPES = {
+    "cpu": (torch.float32, torch.float64),
+    "cuda": (torch.float32, torch.float64, torch.bfloat16, torch.float16),
+}
+"""Device -> types of the kernels that take images: sep_unit, bn_mixed_sum, depthwise_conv."""
+
+
+def cover_images(x: torch.Tensor) -> bool:
+    """Whether those kernels serve images (N, C, H, W) of this device, type and number of channels, here and now."""
+    return (
+        x.dtype in IMAGE_TYPES.get(x.device.type, ())
+        and x.shape[1] % 4 == 0
+        and x.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and use_kernels(x)
+    )
+
+
 @torch.compiler.assume_constant_result  # torch.compile then warns while it traces, and traces no warning
 def _cuda_kernels() -> bool:
     """Whether the build has CUDA kernels; where it has none, that is told once."""

@@ -58,24 +58,20 @@ def depthwise_conv(
 
 
 def served(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> bool:
-    """Whether the compiled kernel computes this: float32 and float64 on a CPU, M = 1, channels a multiple of 4.
+    """Whether the compiled kernel computes this: the device's types, M = 1, channels a multiple of 4.
 
     By measurement (benchmarks/bench_depthwise_conv.py) it does so for all channels_last images. For contiguous ones it
     computes the gradients, which it takes through channels_last, of dilated kernels and of those from 5×5 on;
-    PyTorch's own forward pass and its gradients of 3×3 are faster there.
+    PyTorch's own forward pass and its gradients of 3×3 are faster there. On CUDA, where nothing was measured yet, it
+    takes channels_last images.
     """
     wanted = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    slow_in_pytorch = wanted and (dilation > 1 or weight.shape[-1] > 3)
+    slow_in_pytorch = x.device.type == "cpu" and wanted and (dilation > 1 or weight.shape[-1] > 3)
     return (
-        x.device.type == "cpu"
-        and _kernels.use_kernels(x)
-        and x.dtype in (torch.float32, torch.float64)
-        and weight.dtype == x.dtype
+        weight.dtype == x.dtype
         and weight.shape[0] == x.shape[1]
-        and x.shape[1] % 4 == 0
-        and x.numel() > 0
         and (slow_in_pytorch or x.is_contiguous(memory_format=torch.channels_last))
-        and not torch.is_autocast_enabled(x.device.type)
+        and _kernels.cover_images(x)
     )
 
 

@@ -12,6 +12,9 @@ from lt_nas_ext.ops import _kernels
 from lt_nas_ext.ops.bn_mixed_sum import channel_moments_eager, check_eps
 
 MAX_KERNEL = 7
+# Of the CUDA kernel (csrc/sep_unit/sep_unit_body.h).
+MAX_EDGES = 64
+MAX_OUT_CHANNELS = 1024
 
 
 def sep_unit_eager(
@@ -75,8 +78,8 @@ def sep_unit(
 
     Returns:
         E channels_last tensors (N, C', ⌈H/stride⌉, ⌈W/stride⌉), and their mean and (biased) variance per channel,
-        (2, E, C'), which take no gradient. Channels that are no multiple of 4, other types than float32 and float64,
-        and devices without the kernel are the eager twin's.
+        (2, E, C'), which take no gradient. Channels that are no multiple of 4, types that the device's kernel does not
+        take (on a CPU it takes float32 and float64) and devices without one are the eager twin's.
 
     Raises:
         UserError: a wrong shape, type or device; the message names it.
@@ -92,21 +95,19 @@ def sep_unit(
         return sep_unit_eager(images, depthwise, pointwise, stride, dilation, moments, batch, eps)
     mean = inv_std = None
     if moments is not None:
-        mean, inv_std = moments[0], (moments[1] + eps).rsqrt()
+        wide = moments.to(torch.promote_types(images[0].dtype, torch.float32))
+        mean, inv_std = wide[0], (wide[1] + eps).rsqrt()
     z, own = torch.ops.lt_nas_ext.sep_unit(images, depthwise, pointwise, stride, dilation, mean, inv_std, batch)
     return z, own
 
 
 def _covered(x: torch.Tensor, depthwise: torch.Tensor, pointwise: torch.Tensor) -> bool:
+    edges = depthwise.shape[0] // x.shape[1]
     return (
-        x.device.type == "cpu"
-        and _kernels.use_kernels(x)
-        and x.dtype in (torch.float32, torch.float64)
+        _kernels.cover_images(x)
         and depthwise.dtype == pointwise.dtype == x.dtype
-        and x.shape[1] % 4 == 0
-        and pointwise.shape[0] * x.shape[1] % (4 * depthwise.shape[0]) == 0
-        and x.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and pointwise.shape[0] % (4 * edges) == 0
+        and (x.device.type == "cpu" or (edges <= MAX_EDGES and pointwise.shape[0] // edges <= MAX_OUT_CHANNELS))
     )
 
 
@@ -176,7 +177,7 @@ if _kernels.status().active:
         channels = pointwise.shape[0] // edges
         shape = (images, channels, -(-height // stride), -(-width // stride))
         z = [x[0].new_empty(shape).to(memory_format=torch.channels_last) for _ in range(edges)]
-        return z, x[0].new_empty(2, edges, channels)
+        return z, x[0].new_empty(2, edges, channels, dtype=torch.promote_types(x[0].dtype, torch.float32))
 
     @torch.library.register_fake("lt_nas_ext::sep_unit_backward")
     def _(
