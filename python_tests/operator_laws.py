@@ -28,6 +28,17 @@ def equal_to_the_bit(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bo
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def assert_a_graph_of_the_gradient_changes_nothing(
+    function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]
+) -> None:
+    """create_graph=True gives the same gradients; `gradgradcheck`, which asks for no others, cannot tell."""
+    y = function(*inputs)
+    weights = torch.randn_like(y)
+    plain = torch.autograd.grad(y, list(inputs), weights, retain_graph=True)
+    graphed = torch.autograd.grad(y, list(inputs), weights, create_graph=True)
+    torch.testing.assert_close(graphed, plain, rtol=1e-9, atol=1e-9)
+
+
 def assert_same_bits_on_every_thread_count(results: Results) -> None:
     threads = torch.get_num_threads()
     try:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operator_laws import (
     LAYOUTS,
+    assert_a_graph_of_the_gradient_changes_nothing,
     assert_eight_python_threads_agree,
     assert_same_bits_on_every_thread_count,
     layout,
@@ -161,6 +162,16 @@ def test_first_and_second_derivatives(gate, absent, plain):
     case = Case((3, 4, 2, 1), 2, 3, gate, absent=absent, plain=plain)
     assert torch.autograd.gradcheck(case.y, case.inputs)
     assert torch.autograd.gradgradcheck(case.y, case.inputs)
+
+
+def test_a_graph_of_the_gradient_where_one_candidate_is_made_of_another():
+    """As a pool beside the state that it is of: its own gradient must not count again as the state's."""
+    case = Case((3, 4, 2, 1), columns=2)
+
+    def function(alpha, x, y):
+        return bn_mixed_sum([x, x * y, x], torch.cat([alpha, alpha[:1]]))
+
+    assert_a_graph_of_the_gradient_changes_nothing(function, case.inputs)
 
 
 def test_in_evaluation_moments_are_constants():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operator_laws import (
     LAYOUTS,
+    assert_a_graph_of_the_gradient_changes_nothing,
     assert_eight_python_threads_agree,
     assert_error_is_at_most_twice_eagers,
     assert_same_bits_on_another_stream_and_in_a_graph,
@@ -141,6 +142,13 @@ def test_first_and_second_derivatives(stride, dilation, relu):
         inputs = [t.detach().requires_grad_(i != frozen) for i, t in enumerate((x, weight))]
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_a_graph_of_the_gradient_where_the_weight_is_made_of_the_images():
+    x, weight, _ = make((2, 4, 3, 4))
+    assert_a_graph_of_the_gradient_changes_nothing(
+        lambda x, weight: depthwise_conv(x, weight * x.mean(), dilation=2), (x, weight)
+    )
 
 
 # ---- laws -----------------------------------------------------------------------------------------------------------

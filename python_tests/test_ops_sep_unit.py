@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operator_laws import (
     LAYOUTS,
+    assert_a_graph_of_the_gradient_changes_nothing,
     assert_eight_python_threads_agree,
     assert_error_is_at_most_twice_eagers,
     assert_same_bits_on_another_stream_and_in_a_graph,
@@ -174,6 +175,15 @@ def test_first_and_second_derivatives(stride, dilation, normed):
 
     assert torch.autograd.gradcheck(function, case.inputs)
     assert torch.autograd.gradgradcheck(function, case.inputs)
+
+
+def test_a_graph_of_the_gradient_where_the_inputs_are_made_of_each_other():
+    case = Case((3, 4), channels=4, edges=2)
+
+    def function(x, depthwise, pointwise):
+        return torch.cat(sep_unit([x, x.sin()], depthwise, pointwise * depthwise.sum())[0])
+
+    assert_a_graph_of_the_gradient_changes_nothing(function, case.inputs)
 
 
 @pytest.mark.parametrize("normed", [False, True])

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../common/apart.h"
 #include "../common/batch_norm.h"
 #include "bn_mixed_sum_op.h"
 
@@ -58,14 +59,15 @@ class BnMixedSum : public torch::autograd::Function<BnMixedSum> {
     const Tensor &alpha = saved[0], &mean = saved[1], &inv_std = saved[2];
     const at::TensorList x = at::TensorList(saved).slice(3);
     if (at::GradMode::is_enabled()) {
-      variable_list wanted;
+      variable_list inputs = apart(x), wanted;
+      inputs.push_back(at::alias(alpha));
       std::vector<size_t> places;
       for (size_t i = 0; i < count + 1; ++i) {
         if (!ctx->needs_input_grad(i)) continue;
-        wanted.push_back(i < count ? x[i] : alpha);
+        wanted.push_back(inputs[i]);
         places.push_back(i);
       }
-      const Tensor y = sum(x, alpha, slots, gate, mean, inv_std, batch);
+      const Tensor y = sum(at::TensorList(inputs).slice(0, count), inputs[count], slots, gate, mean, inv_std, batch);
       const variable_list found = torch::autograd::grad({y}, wanted, grads, /*retain_graph=*/true,
                                                         /*create_graph=*/true);
       for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];

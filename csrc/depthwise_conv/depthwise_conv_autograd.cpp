@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../common/apart.h"
 #include "depthwise_conv_op.h"
 
 namespace lt::depthwise_conv {
@@ -35,11 +36,12 @@ class DepthwiseConv : public torch::autograd::Function<DepthwiseConv> {
     const bool need_x = ctx->needs_input_grad(0), need_weight = ctx->needs_input_grad(1);
     variable_list result(5);  // x, weight, stride, dilation, relu
     if (at::GradMode::is_enabled()) {
+      const variable_list own = apart({x, weight});
       variable_list wanted;
-      if (need_x) wanted.push_back(x);
-      if (need_weight) wanted.push_back(weight);
-      const Tensor y =
-          at::conv2d(relu ? at::relu(x) : x, weight, {}, stride, dilation * (weight.size(2) / 2), dilation, x.size(1));
+      if (need_x) wanted.push_back(own[0]);
+      if (need_weight) wanted.push_back(own[1]);
+      const Tensor y = at::conv2d(relu ? at::relu(own[0]) : own[0], own[1], {}, stride, dilation * (weight.size(2) / 2),
+                                  dilation, x.size(1));
       const variable_list found = torch::autograd::grad({y}, wanted, grads, /*retain_graph=*/true,
                                                         /*create_graph=*/true);
       if (need_x) result[0] = found.front();

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include "../common/apart.h"
 #include "../common/batch_norm.h"
 #include "sep_unit_op.h"
 
@@ -96,14 +97,16 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
   static variable_list differentiable(AutogradContext* ctx, at::TensorList x, const variable_list& saved,
                                       const Numbers& numbers, const variable_list& dz) {
     const size_t inputs = x.size();
-    variable_list result(inputs + 7), wanted;
+    variable_list result(inputs + 7), own = apart(x), wanted;
+    own.insert(own.end(), {at::alias(saved[0]), at::alias(saved[1])});
     std::vector<size_t> places;
     for (size_t i = 0; i < inputs + 2; ++i) {
       if (!ctx->needs_input_grad(i)) continue;
-      wanted.push_back(i < inputs ? x[i] : saved[i - inputs]);
+      wanted.push_back(own[i]);
       places.push_back(i);
     }
-    const variable_list z = unit(x, saved[0], saved[1], numbers, saved[2], saved[3]);
+    const at::TensorList images = at::TensorList(own).slice(0, inputs);
+    const variable_list z = unit(images, own[inputs], own[inputs + 1], numbers, saved[2], saved[3]);
     const variable_list found = torch::autograd::grad(z, wanted, dz, /*retain_graph=*/true, /*create_graph=*/true);
     for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];
     return result;
