@@ -266,6 +266,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "root: got int; wanted the path of a directory",
     ),
     (
+        "load, CIFAR in a directory that is not there",
+        lambda: lt.data.load("cifar10", root="no/where"),
+        "root: no/where is not a directory; wanted the one that holds cifar-10-batches-py, or an empty one to download "
+        "it into; without root it is downloaded into ⋯",
+    ),
+    (
         "load, a class without images",
         lambda: lt.data.load("folder", root="hollow"),
         "root: class 'eel' has no images in hollow/eel; wanted files that end in ⋯; add some or remove the folder",
