@@ -234,7 +234,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "load, a list of names",
         lambda: lt.data.load(["digits"]),  # type: ignore[arg-type]
-        "data: got ['digits']; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+        "data: got ['digits']; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset",
     ),
     ("load, a factor of 0", lambda: lt.data.load("digits", "exp", 0.0), f"factor: got 0.0; {FACTOR}"),
     ("load, a factor above 1", lambda: lt.data.load("digits", "exp", 100), f"factor: got 100; {FACTOR}"),
@@ -325,7 +325,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "search, a directory for a name",
         lambda: search(data="pictures"),
-        "data: got 'pictures'; wanted one of digits, cifar10, cifar100, folder, or a Dataset; "
+        "data: got 'pictures'; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset; "
         "for a directory: data='folder', root='pictures'",
     ),
     (
@@ -538,7 +538,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "lt-nas data, an unknown data set",
         "data describe --data mnist",
-        "data: got 'mnist'; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+        "data: got 'mnist'; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset",
     ),
     (
         "lt-nas data, no root",

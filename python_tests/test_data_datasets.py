@@ -158,7 +158,7 @@ IMAGES, TWO = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=t
     [
         (
             lambda: data.load("digit"),
-            "data: got 'digit'; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+            "data: got 'digit'; wanted one of digits, cifar10, cifar100, folder, .*bloodmnist, .* or a Dataset",
         ),
         (lambda: data.load("."), r"data: got '\.'; .* for a directory: data='folder', root='\.'"),
         (lambda: data.load("digits", imbalance="exp", factor=2), "factor: got 2"),

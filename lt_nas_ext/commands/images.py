@@ -26,7 +26,8 @@ class DataOptions:
     """Which images."""
 
     data: str = "digits"
-    """digits (scikit-learn's 1797, at hand), cifar10 or cifar100 (need torchvision), or folder (see --root)."""
+    """digits (scikit-learn's 1797, at hand), cifar10 or cifar100 (need torchvision), folder (see --root), or a set of
+    MedMNIST such as bloodmnist (needs medmnist)."""
     imbalance: Literal["balance", "exp", "step"] = "balance"
     """Images a class, as LDAM-DRW: all, or an exponential tail, or n_max for one half and n_min for the other."""
     factor: OptionalFloat = None
@@ -34,7 +35,8 @@ class DataOptions:
     data_seed: int = 0
     """Random seed of the choice of images within each class; the test images do not depend on it."""
     root: OptionalPath = None
-    """Directory of a folder (ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*), or where CIFAR lies."""
+    """Directory of a folder (ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*), or where CIFAR or
+    MedMNIST lies; without it they are downloaded into the user's cache."""
     image_size: OptionalInt = None
     """Side in pixels to which images are resized and cropped; by default as they are, or their median side."""
     n_max: OptionalInt = None

@@ -15,11 +15,12 @@ from lt_nas_ext.data.cut import cut
 from lt_nas_ext.data.datasets import Dataset, ImageSet
 from lt_nas_ext.data.folder import folder
 from lt_nas_ext.data.manifest import read_rows
+from lt_nas_ext.data.medmnist import MEDMNIST, medmnist
 from lt_nas_ext.data.own import class_names_of, own_part
 from lt_nas_ext.data.sources import Source
 from lt_nas_ext.errors import UserError
 
-DATA = ("digits", "cifar10", "cifar100", "folder")
+DATA = ("digits", "cifar10", "cifar100", "folder", *MEDMNIST)
 PathLike = str | os.PathLike[str]
 
 
@@ -38,14 +39,15 @@ def load(
 
     Args:
         name: "digits" (scikit-learn's, 1×8×8, the embedded default), "cifar10", "cifar100" (through torchvision),
-            "folder" (any directory with one sub-folder a class, see `root`); or a `Dataset` of ours, whose training
-            set is then cut; or a PyTorch `Dataset`, as `from_dataset`.
+            "folder" (any directory with one sub-folder a class, see `root`), or a set of MedMNIST (through its
+            package) such as "bloodmnist"; or a `Dataset` of ours, whose training set is then cut; or a PyTorch
+            `Dataset`, as `from_dataset`.
         imbalance: "balance" (all training images there are, however distributed), "exp" or "step".
         factor: μ = n_min / n_max in (0, 1].
         seed: which images of a class stay (`lt_nas_ext.longtail.subset_indices`). The test set does not depend on it.
         class_order: the classes from head to tail, by label or by name; 0 … C−1 by default.
         root: the directory of "folder": `root/CLASS/…`, or `root/train/CLASS/…` beside `root/test/CLASS/…`; the
-            download folder of CIFAR.
+            download folder of CIFAR or MedMNIST.
         size: side of the images; every one has its shorter side resized to it, then its centre cut out. Unchanged by
             default; images of a folder that differ take their median shorter side, to a multiple of 8, at most 224.
         n_max: images of the head class; by default the most that every class can follow (5000 of CIFAR-10, 130 of
@@ -74,6 +76,8 @@ def load(
         source = sources.digits()
     elif name in ("cifar10", "cifar100"):
         source = cifar(name, root)
+    elif name in MEDMNIST:
+        source = medmnist(name, root)
     elif name == "folder":
         return _read_from(root, cut(folder(root, size, channels), imbalance, factor, seed, class_order, n_max))
     else:
