@@ -17,6 +17,7 @@ from lt_nas_ext.errors import UserError
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 """Flags that need not be given: without tyro's `{None}|` and `(default: None)`."""
 
@@ -43,6 +44,8 @@ class DataOptions:
     """Training images of the largest class; by default the most that every class can follow."""
     class_order: Names = ()
     """Class names from head to tail; by default the data set's own order."""
+    data_name: OptionalText = None
+    """What results call these images, such as "CIFAR-10 JPEG-Q75" for a folder; by default the name of --data."""
 
     def load(self) -> Dataset:
         """The data set."""
@@ -57,6 +60,7 @@ class DataOptions:
             self.root,
             self.image_size,
             self.n_max,
+            title=self.data_name,
         )
 
 
@@ -103,10 +107,10 @@ def data_of_run(path: Path, root: Path | None = None) -> Dataset:
     cut = (about["imbalance"], about["factor"], about["seed"], about["class_order"], root or about.get("root"))
     equal = len(set(counts)) == 1
     n_max = max(counts) if equal or about["imbalance"] != "balance" else None
-    channels = shape[0] if name == "folder" else None
-    data = lt_data.load(name, *cut, None, n_max, channels)
+    more = (n_max, shape[0] if name == "folder" else None, about.get("title"))
+    data = lt_data.load(name, *cut, None, *more)
     if data.image_shape != shape:
-        data = lt_data.load(name, *cut, shape[1], n_max, channels)
+        data = lt_data.load(name, *cut, shape[1], *more)
     if data.image_shape != shape or data.counts != counts or list(data.class_names) != about["class_names"]:
         raise UserError(
             f"run: {path} was made from {sum(counts)} training images of {len(counts)} classes, {shape}; now "

@@ -19,6 +19,7 @@ from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import longtailed_top1
 from lt_nas_ext.methods import SearchSettings
+from lt_nas_ext.report.runs import read_run
 from lt_nas_ext.space import Genotype
 
 Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
@@ -120,6 +121,7 @@ class Evaluate:
         model = load_classifier(directory, device=self.device)
         data = data_of_run(directory, self.root)
         figures = evaluate(model, data.test)
+        say(read_run(directory).about)
         for name in ("top1", "macro", "many", "medium", "few"):
             say(f"{name:<12}{percent(getattr(figures, name))}")
         say(f"{'long-tailed':<12}{percent(longtailed_top1(figures.per_class, data.counts))}")

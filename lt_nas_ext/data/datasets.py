@@ -83,6 +83,7 @@ class Dataset:
         views: name of the two views that suit these images (`two_views`).
         augment: name of the supervised augmentation that suits them (`augment`).
         root: the directory that they were read from, if any: a run remembers it.
+        title: what results call the data set, where `name` does not say it: "CIFAR-10 JPEG-Q75" of a folder.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Dataset:
     views: str = "barlow-cifar"
     augment: str = "cifar"
     root: str | None = None
+    title: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -180,7 +182,7 @@ class Dataset:
             shown = [*shown[:10], "…", *shown[-10:]]
         long_tail = self.imbalance if self.imbalance == "balance" else f"{self.imbalance} with factor {self.factor:g}"
         return (
-            f"{self.name}: {self.num_classes} classes, images {'×'.join(map(str, self.image_shape))}, "
+            f"{self.title or self.name}: {self.num_classes} classes, images {'×'.join(map(str, self.image_shape))}, "
             f"{long_tail}, seed {self.seed}\n"
             f"train {len(self.train)} images ({max(counts)} … {min(counts)} a class, "
             f"imbalance ratio {max(counts) / max(min(counts), 1):.3g}), "

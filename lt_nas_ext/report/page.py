@@ -110,7 +110,7 @@ def render(networks: Sequence[Network]) -> str:
 def _title(networks: Sequence[Network]) -> str:
     names = list(dict.fromkeys(n.name for n in networks))
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    data = list(dict.fromkeys(str(n.run.data.get("name", "unknown images")) for n in networks))
+    data = list(dict.fromkeys(n.run.title for n in networks))
     return f"{listed} on {', '.join(data)}"
 
 
@@ -123,14 +123,11 @@ def _summary(networks: Sequence[Network]) -> list[str]:
 
 
 def _data_words(run: Run) -> str:
-    data = run.data
-    words = str(data.get("name", "unknown images"))
-    if data.get("imbalance", "balance") != "balance":
-        words += f", {data['imbalance']} μ = {data.get('factor')}"
+    words = run.about
     if run.counts and min(run.counts) > 0:
         most, least = max(run.counts), min(run.counts)
         words += f": {sum(run.counts):,} training images of {len(run.counts)} classes, {most:,} … {least:,} a class"
-        words += f" (imbalance ratio {most / least:.3g}), {data.get('test_images', '?')} test images"
+        words += f" (imbalance ratio {most / least:.3g}), {run.data.get('test_images', '?')} test images"
     return words
 
 
