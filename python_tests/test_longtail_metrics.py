@@ -24,6 +24,7 @@ def test_by_hand():
     assert m.macro == pytest.approx(1.25 / 3)
     assert (m.many, m.medium, m.few) == (0.75, 0.5, 0.0)  # > 100, 20 … 100, < 20
     assert (m.first, m.middle, m.last) == (0.75, 0.5, 0.0)
+    assert m.longtailed_top1 == pytest.approx((101 * 0.75 + 100 * 0.5) / 220)  # Σ π_c · acc_c
     assert m.confusion == ((3, 1, 0), (1, 1, 0), (2, 0, 0))
     assert m.images == 8
     assert math.isnan(m.ece)
@@ -62,7 +63,7 @@ def test_sizes_of_the_thirds(classes, sizes):
 def test_a_class_without_test_images_is_nan_and_left_out_of_the_mean():
     m = evaluate_predictions(torch.tensor([0, 1]), torch.tensor([0, 0]), [30, 30])
     assert m.per_class[0] == 0.5
-    assert math.isnan(m.per_class[1])
+    assert math.isnan(m.per_class[1]) and math.isnan(m.longtailed_top1)
     assert m.macro == 0.5
 
 
@@ -85,6 +86,7 @@ def test_laws(classes, seed):
     # weighting the classes as the test set has them gives top-1 back
     assert longtailed_top1(m.per_class, confusion.sum(1)) == pytest.approx(m.top1)
     assert longtailed_top1(m.per_class, [1] * classes) == pytest.approx(m.macro)
+    assert m.longtailed_top1 == longtailed_top1(m.per_class, class_counts("exp", 0.1, classes, 100))
     assert 0 <= m.ece <= 1
     assert Metrics.from_json(json.loads(json.dumps(m.to_json(), allow_nan=False))).confusion == m.confusion
 

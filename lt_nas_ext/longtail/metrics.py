@@ -1,4 +1,4 @@
-"""What is reported about a classifier on a balanced test set."""
+"""What is reported about a classifier, from one pass over a balanced test set."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Metrics:
     Attributes:
         top1: share of all test images that are right.
         macro: mean of the per-class accuracies over the classes that have test images.
+        longtailed_top1: top-1 on a test set distributed as the training set, Σ π_c · acc_c; NaN where a class that
+            occurs in training has no test images.
         per_class: accuracy of each class; NaN for a class without test images.
         many, medium, few: mean per-class accuracy over classes with > 100, 20 … 100, < 20 training images.
         first, middle, last: the same over thirds of the classes by rank of their training images (equal counts rank
@@ -33,6 +35,7 @@ class Metrics:
 
     top1: float
     macro: float
+    longtailed_top1: float
     per_class: tuple[float, ...]
     many: float
     medium: float
@@ -99,6 +102,7 @@ def evaluate_predictions(
     return Metrics(
         top1=float((predicted == labels).double().mean()),
         macro=mean_of(ranked),
+        longtailed_top1=longtailed_top1(per_class, counts),
         per_class=tuple(per_class),
         many=mean_of([c for c in ranked if counts[c] > MANY]),
         medium=mean_of([c for c in ranked if FEW <= counts[c] <= MANY]),
