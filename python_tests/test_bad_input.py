@@ -53,6 +53,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paint(top / "lonely" / "test", cat=1, dog=1, eel=1)
     (top / "torn" / "cat" / "1.png").write_text("no image")
     (top / "notes.txt").write_text("no run, no genotype, no image")
+    (top / "other.html").write_text("<p>somebody's page</p>")
     for name, config in (
         ("broken", "{"),
         ("bare", '{"kind": "search", "settings": {}}'),
@@ -575,6 +576,16 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas data, an unknown class",
         "data describe --class-order ten",
         "class_order: no class is called 'ten'; the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    ),
+    (
+        "lt-nas data, a picture for a page",
+        "data describe --out pictures/cat/0.png",
+        "out: got 0.png; wanted a page to write, a name that ends in .html",
+    ),
+    (
+        "lt-nas data, a page over another",
+        "data describe --out other.html",
+        "out: other.html is there and is no page of data describe; wanted another name, to spare it",
     ),
     # ---- lt-nas search
     (

@@ -177,6 +177,12 @@ def test_data_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[3].endswith(" 130") and lines[-1].endswith(" 13")
 
 
+def test_data_describe_draws_a_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "data", "describe", *TAIL, "--out", tmp_path / "digits.html")
+    assert code == 0 and out.splitlines()[-1] == str(tmp_path / "digits.html")
+    assert "imbalance ratio 10" in (tmp_path / "digits.html").read_text()
+
+
 def test_class_order_and_size(capsys: pytest.CaptureFixture[str]) -> None:
     order = [str(c) for c in range(9, -1, -1)]
     code, out, _ = call(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import Metrics, class_counts, evaluate_predictions, longtailed_top1
+from lt_nas_ext.longtail import Metrics, class_counts, class_groups, evaluate_predictions, longtailed_top1
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 0, 0, 0])
@@ -38,6 +38,13 @@ def test_an_empty_group_is_nan(counts, empty):
     m = evaluate_predictions(PREDICTED, LABELS, counts)
     for group in ("many", "medium", "few"):
         assert math.isnan(getattr(m, group)) == (group in empty)
+
+
+def test_groups_of_classes_come_from_head_to_tail():
+    groups = class_groups([19, 100, 101, 20, 500, 20])
+    assert groups == {
+        "many": (4, 2), "medium": (1, 3, 5), "few": (0,), "first": (4, 2), "middle": (1, 3), "last": (5, 0),
+    }  # fmt: skip
 
 
 def test_thirds_are_by_rank_not_by_label():

@@ -70,15 +70,28 @@ class Describe:
 
     data: DataOptions = field(default_factory=DataOptions)
     """Which images."""
+    out: OptionalPath = None
+    """Page to write, named *.html: counts, groups, samples of every class, and the two views of Barlow Twins."""
 
     def run(self) -> None:
-        """Print sizes and groups, and a bar for each class."""
+        """Print sizes and groups, and a bar for each class; the page's path comes last."""
+        if self.out is None:
+            _print(self.data.load())
+            return
+        from lt_nas_ext.report.data_page import check_page, write_data_page
+
+        check_page(self.out)
         data = self.data.load()
-        sizes, *more = data.describe().splitlines()
-        say("\n".join([sizes, *more[:-1]]))
-        most = max(data.counts)
-        order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
-        bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
+        _print(data)
+        print(write_data_page(data, self.out))
+
+
+def _print(data: Dataset) -> None:
+    sizes, *more = data.describe().splitlines()
+    say("\n".join([sizes, *more[:-1]]))
+    most = max(data.counts)
+    order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
+    bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
 
 
 _ABOUT = ("name", "imbalance", "factor", "seed", "class_order", "image_shape", "class_names", "counts")

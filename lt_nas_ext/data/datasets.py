@@ -11,6 +11,7 @@ import torch
 
 from lt_nas_ext.data.manifest import ManifestRow, write_rows
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import class_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +176,7 @@ class Dataset:
         """
         counts, tests = self.counts, self.test.counts(self.num_classes)
         order = sorted(range(self.num_classes), key=lambda c: -counts[c])
-        medium = sum(20 <= n <= 100 for n in counts)
-        many, few = sum(n > 100 for n in counts), sum(n < 20 for n in counts)
+        many, medium, few = (len(class_groups(counts)[name]) for name in ("many", "medium", "few"))
         shown = [f"{self.class_names[c]} {counts[c]}" for c in order]
         if len(shown) > 20:
             shown = [*shown[:10], "…", *shown[-10:]]

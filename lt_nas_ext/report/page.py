@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from lt_nas_ext.errors import UserError
@@ -17,6 +16,7 @@ from lt_nas_ext.report.cells import STRIDE_NOTE, draw_cell
 from lt_nas_ext.report.gates import gates_over_epochs
 from lt_nas_ext.report.reproduce import reproduce
 from lt_nas_ext.report.runs import Network, Run, read_networks
+from lt_nas_ext.report.templates import template
 
 MANY_SKIPS = 0.5
 
@@ -70,19 +70,12 @@ def write_report(runs: Iterable[str | Path] | Sequence[Network], path: str | Pat
 
 def render(networks: Sequence[Network]) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # class names, paths and settings come from users
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     results = tables.rows(networks)
     columns, cells = tables.columns_and_cells(results)
     seed_columns, seed_cells = tables.columns_and_cells([row for _, row in tables.seed_rows(networks)])
     chosen = curves.colours(networks)
     searches = {n.name: n for n in networks if n.search}
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         palette=palette,
         title=_title(networks),
         summary=_summary(networks),
