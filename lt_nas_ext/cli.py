@@ -22,7 +22,7 @@ COMMANDS = {
     "evaluate": "accuracy of a trained network on its test images, class by class",
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
     "report": "one table and one self-contained html page for any number of runs",
-    "data describe": "what a data set holds: classes, counts, imbalance ratio, groups",
+    "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
     "doctor": "what is installed, which kernels serve, and why the others do not",

@@ -48,8 +48,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paint(top / "pictures", cat=12, dog=8, eel=6)
     paint(top / "hollow", cat=3, dog=3, eel=0)
     paint(top / "torn", cat=3, dog=3)
+    paint(top / "single", cat=3, dog=1)
+    paint(top / "lonely" / "train", cat=3, dog=6, eel=1)
+    paint(top / "lonely" / "test", cat=1, dog=1, eel=1)
     (top / "torn" / "cat" / "1.png").write_text("no image")
     (top / "notes.txt").write_text("no run, no genotype, no image")
+    (top / "other.html").write_text("<p>somebody's page</p>")
     for name, config in (
         ("broken", "{"),
         ("bare", '{"kind": "search", "settings": {}}'),
@@ -234,11 +238,17 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "load, a list of names",
         lambda: lt.data.load(["digits"]),  # type: ignore[arg-type]
-        "data: got ['digits']; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+        "data: got ['digits']; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset",
     ),
     ("load, a factor of 0", lambda: lt.data.load("digits", "exp", 0.0), f"factor: got 0.0; {FACTOR}"),
     ("load, a factor above 1", lambda: lt.data.load("digits", "exp", 100), f"factor: got 100; {FACTOR}"),
     ("load, a factor as text", lambda: lt.data.load("digits", "exp", "0.1"), f"factor: got '0.1'; {FACTOR}"),  # type: ignore[arg-type]
+    (
+        "load, a class that vanishes",
+        lambda: lt.data.load("digits", "step", 0.001),
+        "factor: 0.001 of n_max=130 leaves the last class without an image; "
+        "give a factor of at least 1/n_max = 0.0077, or more images per class",
+    ),
     (
         "load, half an image",
         lambda: lt.data.load("digits", "exp", 0.1, n_max=50.5),  # type: ignore[arg-type]
@@ -264,6 +274,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "load, a root that is no path",
         lambda: lt.data.load("folder", root=3),  # type: ignore[arg-type]
         "root: got int; wanted the path of a directory",
+    ),
+    (
+        "load, CIFAR in a directory that is not there",
+        lambda: lt.data.load("cifar10", root="no/where"),
+        "root: no/where is not a directory; wanted the one that holds cifar-10-batches-py, or an empty one to download "
+        "it into; without root it is downloaded into ⋯",
     ),
     (
         "load, a class without images",
@@ -296,6 +312,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "images: got list; wanted a tensor",
     ),
     (
+        "load, a class of one image to train and to test on",
+        lambda: lt.data.load("folder", root="single"),
+        "images: class 'dog' has 1 image and there is no test set, so it would have none to train or none to test on; "
+        "add images of it, leave it out, or give a test set",
+    ),
+    (
         "split, a share that is none",
         lambda: lt.data.split(DATA.train, "half"),  # type: ignore[arg-type]
         "fraction: got 'half'; wanted the share of the first part, in (0, 1)",
@@ -319,7 +341,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "search, a directory for a name",
         lambda: search(data="pictures"),
-        "data: got 'pictures'; wanted one of digits, cifar10, cifar100, folder, or a Dataset; "
+        "data: got 'pictures'; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset; "
         "for a directory: data='folder', root='pictures'",
     ),
     (
@@ -348,6 +370,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "search, one beta",
         lambda: search(alpha_betas=0.5),
         "alpha_betas: got 0.5; wanted two numbers, each at least 0 and below 1",
+    ),
+    (
+        "search, a half without a class",
+        lambda: search(data=lt.data.load("folder", root="lonely"), stratify=False),
+        "stratify: got False, which leaves class 'eel' without an image for ⋯; wanted True, or a method that reads no "
+        "labels",
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
@@ -532,7 +560,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "lt-nas data, an unknown data set",
         "data describe --data mnist",
-        "data: got 'mnist'; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+        "data: got 'mnist'; wanted one of digits, cifar10, cifar100, folder, ⋯, or a Dataset",
     ),
     (
         "lt-nas data, no root",
@@ -549,6 +577,16 @@ CASES: list[tuple[str, Mistake, str]] = [
         "data describe --class-order ten",
         "class_order: no class is called 'ten'; the classes are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
     ),
+    (
+        "lt-nas data, a picture for a page",
+        "data describe --out pictures/cat/0.png",
+        "out: got 0.png; wanted a page to write, a name that ends in .html",
+    ),
+    (
+        "lt-nas data, a page over another",
+        "data describe --out other.html",
+        "out: other.html is there and is no page of data describe; wanted another name, to spare it",
+    ),
     # ---- lt-nas search
     (
         "lt-nas search, no images",
@@ -564,6 +602,24 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas search, an unreadable image",
         "search --data folder --root torn",
         "image: torn/cat/1.png cannot be read (⋯); repair or remove it",
+    ),
+    (
+        "lt-nas search, a class that vanishes",
+        "search --data folder --root pictures --imbalance exp --factor 0.01",
+        "factor: 0.01 of n_max=10 leaves the last class without an image; "
+        "give a factor of at least 1/n_max = 0.1, or more images per class",
+    ),
+    (
+        "lt-nas search, a class for one half only",
+        "search --method darts --data folder --root lonely",
+        "images: class 'eel' has 1 image, which cannot be on both sides of a split; "
+        "add images, drop the class, or use stratify=False",
+    ),
+    (
+        "lt-nas search, CIFAR in a directory that is not there",
+        "search --data cifar100 --root no/where",
+        "root: no/where is not a directory; wanted the one that holds cifar-100-python, or an empty one to download "
+        "it into; without root it is downloaded into ⋯",
     ),
     ("lt-nas search, a typo in the method", "search --method dart", "method: got 'dart'; did you mean 'darts'?"),
     (

@@ -89,6 +89,8 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     code, out, _ = call(capsys, "evaluate", "--run", run)
     metrics = json.loads((run / "retrain" / "metrics.json").read_text())
     assert code == 0 and f"macro       {100 * metrics['macro']:.1f} %" in out and "n 130" in out
+    for title, name in (("long-tailed", "longtailed_top1"), ("medium", "medium"), ("last", "last")):
+        assert f"{title:<12}{100 * metrics[name]:.1f} %\n" in out
     assert call(capsys, "evaluate", "--run", run / "retrain")[1] == out
 
     code, out, _ = call(capsys, "report", run)
@@ -160,7 +162,7 @@ def test_default_directories(
 
 def test_report_of_several_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = call(capsys, "report", *demo_runs(tmp_path), "--markdown")
-    assert code == 0 and out.startswith("| network | searched |")
+    assert code == 0 and out.startswith("**digits, exp μ = 0.1**\n\n| network | searched |")
     assert out.splitlines()[-1] == str(tmp_path / "report.html") and (tmp_path / "report.html").exists()
     code, out, _ = call(capsys, "report", tmp_path, "--out", tmp_path / "sub" / "page.html")
     assert out.splitlines()[-1] == str(tmp_path / "sub" / "page.html")
@@ -173,6 +175,12 @@ def test_data_describe(capsys: pytest.CaptureFixture[str]) -> None:
     bars = [line.count("█") for line in lines if "█" in line]
     assert len(bars) == 10 and bars == sorted(bars, reverse=True)
     assert lines[3].endswith(" 130") and lines[-1].endswith(" 13")
+
+
+def test_data_describe_draws_a_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = call(capsys, "data", "describe", *TAIL, "--out", tmp_path / "digits.html")
+    assert code == 0 and out.splitlines()[-1] == str(tmp_path / "digits.html")
+    assert "imbalance ratio 10" in (tmp_path / "digits.html").read_text()
 
 
 def test_class_order_and_size(capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +222,21 @@ def test_a_run_finds_its_folder_again(capsys: pytest.CaptureFixture[str], pictur
     (pictures.parent / "moved" / "cat" / "4.png").unlink()
     with pytest.raises(UserError, match="Point --root at the same images"):
         data_of_run(run, pictures.parent / "moved")
+
+
+def test_results_call_images_by_their_name(capsys: pytest.CaptureFixture[str], pictures: Path) -> None:
+    """A folder's results say what is in it: above tables, on the page, in the command that repeats them."""
+    run, name = pictures.parent / "run", "PETS [JPEG] Q75"
+    folder = ["--data", "folder", "--root", pictures, "--data-name", name]
+    assert call(capsys, "data", "describe", *folder)[1].startswith(f"{name}: 3 classes")
+    assert call(capsys, "search", "--method", "darts", *folder, *TINY, "--out", run)[0] == 0
+    code, out, _ = call(capsys, "retrain", "--run", run, *TINY_TRAINING)
+    assert code == 0 and out.startswith(f"{name}\n")
+    assert call(capsys, "evaluate", "--run", run)[1].startswith(f"{name}\n")
+    assert call(capsys, "report", run, "--markdown")[1].startswith(f"**{name}**\n")
+    page = (run / "report.html").read_text()
+    assert f"<h1>DARTS on {name}</h1>" in page and "--data-name &#39;PETS [JPEG] Q75&#39;" in page
+    assert data_of_run(run / "retrain").title == name
 
 
 @pytest.mark.parametrize(

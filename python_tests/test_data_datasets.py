@@ -98,6 +98,14 @@ def test_devices(digits):
     assert moved.test.files == digits.test.files
 
 
+def test_the_title_is_what_results_say(digits):
+    named = data.load(digits, title="digits at μ = 0.1")
+    assert (named.name, named.describe().split(":")[0]) == ("digits", "digits at μ = 0.1")
+    assert data.load(named, "step", 0.5).title == "digits at μ = 0.1"
+    assert data.load(torch.utils.data.TensorDataset(digits.test.images, digits.test.labels), title="own").title == "own"
+    assert digits.title is None
+
+
 def test_manifest_reproduces_a_split(digits, tmp_path):
     weights, alpha = data.split(digits.train, 0.5, seed=3)
     splits = {"weights": weights, "alpha": alpha, "test": digits.test}
@@ -158,7 +166,7 @@ IMAGES, TWO = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=t
     [
         (
             lambda: data.load("digit"),
-            "data: got 'digit'; wanted one of digits, cifar10, cifar100, folder, or a Dataset",
+            "data: got 'digit'; wanted one of digits, cifar10, cifar100, folder, .*bloodmnist, .* or a Dataset",
         ),
         (lambda: data.load("."), r"data: got '\.'; .* for a directory: data='folder', root='\.'"),
         (lambda: data.load("digits", imbalance="exp", factor=2), "factor: got 2"),
@@ -170,6 +178,8 @@ IMAGES, TWO = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=t
         (lambda: data.load("digits", imbalance="long"), "imbalance: got 'long'"),
         (lambda: data.load("digits", seed=-3), "seed: got -3"),
         (lambda: data.load("digits", size=2), "size: got 2; wanted the side"),
+        (lambda: data.load("digits", title=" "), "title: got ' '; wanted what results shall call it"),
+        (lambda: data.load("digits", title=3), "title: got 3; wanted what results shall call it"),
         (
             lambda: data.load("digits", n_max=131),
             "n_max: 131 images of the head class ask for more of '0' than its 130",

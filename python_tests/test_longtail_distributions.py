@@ -40,6 +40,13 @@ def test_cifar100_exponential(factor, total, first, middle, last):
     assert (counts[0], counts[50], counts[99]) == (first, middle, last)
 
 
+@pytest.mark.parametrize(("factor", "tail", "total"), [(0.01, 5, 25250), (0.02, 10, 25500), (0.1, 50, 27500)])
+def test_cifar100_step(factor, tail, total):
+    counts = class_counts("step", factor, 100, 500)
+    assert counts == (500,) * 50 + (tail,) * 50
+    assert sum(counts) == total
+
+
 def test_digits():
     assert sum(class_counts("exp", 0.1, 10, 130)) == 527
 

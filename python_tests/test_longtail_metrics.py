@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import Metrics, class_counts, evaluate_predictions, longtailed_top1
+from lt_nas_ext.longtail import Metrics, class_counts, class_groups, evaluate_predictions, longtailed_top1
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 0, 0, 0])
@@ -24,6 +24,7 @@ def test_by_hand():
     assert m.macro == pytest.approx(1.25 / 3)
     assert (m.many, m.medium, m.few) == (0.75, 0.5, 0.0)  # > 100, 20 … 100, < 20
     assert (m.first, m.middle, m.last) == (0.75, 0.5, 0.0)
+    assert m.longtailed_top1 == pytest.approx((101 * 0.75 + 100 * 0.5) / 220)  # Σ π_c · acc_c
     assert m.confusion == ((3, 1, 0), (1, 1, 0), (2, 0, 0))
     assert m.images == 8
     assert math.isnan(m.ece)
@@ -37,6 +38,13 @@ def test_an_empty_group_is_nan(counts, empty):
     m = evaluate_predictions(PREDICTED, LABELS, counts)
     for group in ("many", "medium", "few"):
         assert math.isnan(getattr(m, group)) == (group in empty)
+
+
+def test_groups_of_classes_come_from_head_to_tail():
+    groups = class_groups([19, 100, 101, 20, 500, 20])
+    assert groups == {
+        "many": (4, 2), "medium": (1, 3, 5), "few": (0,), "first": (4, 2), "middle": (1, 3), "last": (5, 0),
+    }  # fmt: skip
 
 
 def test_thirds_are_by_rank_not_by_label():
@@ -62,7 +70,7 @@ def test_sizes_of_the_thirds(classes, sizes):
 def test_a_class_without_test_images_is_nan_and_left_out_of_the_mean():
     m = evaluate_predictions(torch.tensor([0, 1]), torch.tensor([0, 0]), [30, 30])
     assert m.per_class[0] == 0.5
-    assert math.isnan(m.per_class[1])
+    assert math.isnan(m.per_class[1]) and math.isnan(m.longtailed_top1)
     assert m.macro == 0.5
 
 
@@ -85,6 +93,7 @@ def test_laws(classes, seed):
     # weighting the classes as the test set has them gives top-1 back
     assert longtailed_top1(m.per_class, confusion.sum(1)) == pytest.approx(m.top1)
     assert longtailed_top1(m.per_class, [1] * classes) == pytest.approx(m.macro)
+    assert m.longtailed_top1 == longtailed_top1(m.per_class, class_counts("exp", 0.1, classes, 100))
     assert 0 <= m.ece <= 1
     assert Metrics.from_json(json.loads(json.dumps(m.to_json(), allow_nan=False))).confusion == m.confusion
 

@@ -79,8 +79,8 @@ def test_an_empty_group_is_a_dash(tmp_path: Path) -> None:
     assert [cell.strip() for cell in line.split("|")][9:11] == ["–", "–"]
 
 
-@pytest.mark.parametrize(("width", "tables"), [(80, 2), (140, 1)])
-def test_a_narrow_terminal_gets_two_tables(tmp_path: Path, width: int, tables: int) -> None:
+@pytest.mark.parametrize(("width", "tables"), [(60, 4), (80, 3), (160, 1)])
+def test_a_narrow_terminal_gets_several_tables(tmp_path: Path, width: int, tables: int) -> None:
     console = Console(width=width, record=True, file=io.StringIO())
     print_results(rows(read_networks(demo_runs(tmp_path))), console)
     lines = console.export_text().splitlines()

@@ -17,6 +17,7 @@ from lt_nas_ext.errors import UserError
 OptionalPath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 OptionalInt = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+OptionalText = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 """Flags that need not be given: without tyro's `{None}|` and `(default: None)`."""
 
@@ -26,7 +27,8 @@ class DataOptions:
     """Which images."""
 
     data: str = "digits"
-    """digits (scikit-learn's 1797, at hand), cifar10 or cifar100 (need torchvision), or folder (see --root)."""
+    """digits (scikit-learn's 1797, at hand), cifar10 or cifar100 (need torchvision), folder (see --root), or a set of
+    MedMNIST such as bloodmnist (needs medmnist)."""
     imbalance: Literal["balance", "exp", "step"] = "balance"
     """Images a class, as LDAM-DRW: all, or an exponential tail, or n_max for one half and n_min for the other."""
     factor: OptionalFloat = None
@@ -34,13 +36,16 @@ class DataOptions:
     data_seed: int = 0
     """Random seed of the choice of images within each class; the test images do not depend on it."""
     root: OptionalPath = None
-    """Directory of a folder (ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*), or where CIFAR lies."""
+    """Directory of a folder (ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*), or where CIFAR or
+    MedMNIST lies; without it they are downloaded into the user's cache."""
     image_size: OptionalInt = None
     """Side in pixels to which images are resized and cropped; by default as they are, or their median side."""
     n_max: OptionalInt = None
     """Training images of the largest class; by default the most that every class can follow."""
     class_order: Names = ()
     """Class names from head to tail; by default the data set's own order."""
+    data_name: OptionalText = None
+    """What results call these images, such as "CIFAR-10 JPEG-Q75" for a folder; by default the name of --data."""
 
     def load(self) -> Dataset:
         """The data set."""
@@ -55,6 +60,7 @@ class DataOptions:
             self.root,
             self.image_size,
             self.n_max,
+            title=self.data_name,
         )
 
 
@@ -64,15 +70,28 @@ class Describe:
 
     data: DataOptions = field(default_factory=DataOptions)
     """Which images."""
+    out: OptionalPath = None
+    """Page to write, named *.html: counts, groups, samples of every class, and the two views of Barlow Twins."""
 
     def run(self) -> None:
-        """Print sizes and groups, and a bar for each class."""
+        """Print sizes and groups, and a bar for each class; the page's path comes last."""
+        if self.out is None:
+            _print(self.data.load())
+            return
+        from lt_nas_ext.report.data_page import check_page, write_data_page
+
+        check_page(self.out)
         data = self.data.load()
-        sizes, *more = data.describe().splitlines()
-        say("\n".join([sizes, *more[:-1]]))
-        most = max(data.counts)
-        order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
-        bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
+        _print(data)
+        print(write_data_page(data, self.out))
+
+
+def _print(data: Dataset) -> None:
+    sizes, *more = data.describe().splitlines()
+    say("\n".join([sizes, *more[:-1]]))
+    most = max(data.counts)
+    order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
+    bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
 
 
 _ABOUT = ("name", "imbalance", "factor", "seed", "class_order", "image_shape", "class_names", "counts")
@@ -101,10 +120,10 @@ def data_of_run(path: Path, root: Path | None = None) -> Dataset:
     cut = (about["imbalance"], about["factor"], about["seed"], about["class_order"], root or about.get("root"))
     equal = len(set(counts)) == 1
     n_max = max(counts) if equal or about["imbalance"] != "balance" else None
-    channels = shape[0] if name == "folder" else None
-    data = lt_data.load(name, *cut, None, n_max, channels)
+    more = (n_max, shape[0] if name == "folder" else None, about.get("title"))
+    data = lt_data.load(name, *cut, None, *more)
     if data.image_shape != shape:
-        data = lt_data.load(name, *cut, shape[1], n_max, channels)
+        data = lt_data.load(name, *cut, shape[1], *more)
     if data.image_shape != shape or data.counts != counts or list(data.class_names) != about["class_names"]:
         raise UserError(
             f"run: {path} was made from {sum(counts)} training images of {len(counts)} classes, {shape}; now "

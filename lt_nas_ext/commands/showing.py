@@ -12,14 +12,17 @@ import tyro
 from rich.console import Console
 
 from lt_nas_ext.commands.images import OptionalPath
+from lt_nas_ext.commands.printing import say
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.report.runs import read_networks
+from lt_nas_ext.report.runs import about, read_networks
 from lt_nas_ext.report.tables import as_markdown, print_results, rows
 
 
 def print_table(runs: Sequence[Path]) -> None:
-    """The results of some run directories."""
-    print_results(rows(read_networks(runs)), Console())
+    """The results of some run directories, headed by what they were run on."""
+    networks = read_networks(runs)
+    say(about(networks))
+    print_results(rows(networks), Console())
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Report:
         out = self.out or _home(self.runs) / "report.html"
         page = write_report(networks, out)
         if self.markdown:
-            print(as_markdown(rows(networks)))
+            print(f"**{about(networks)}**\n\n{as_markdown(rows(networks))}")
         else:
             print_table(self.runs)
         print(page)

@@ -17,8 +17,8 @@ from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import RetrainSettings, evaluate, load_classifier, read_config, run_retrain, run_search
 from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import longtailed_top1
 from lt_nas_ext.methods import SearchSettings
+from lt_nas_ext.report.runs import read_run
 from lt_nas_ext.space import Genotype
 
 Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
@@ -120,9 +120,9 @@ class Evaluate:
         model = load_classifier(directory, device=self.device)
         data = data_of_run(directory, self.root)
         figures = evaluate(model, data.test)
-        for name in ("top1", "macro", "many", "medium", "few"):
-            say(f"{name:<12}{percent(getattr(figures, name))}")
-        say(f"{'long-tailed':<12}{percent(longtailed_top1(figures.per_class, data.counts))}")
+        say(read_run(directory).about)
+        for title, name in _FIGURES.items():
+            say(f"{title:<12}{percent(getattr(figures, name))}")
         say(f"{'ECE':<12}{figures.ece:.3f}")
         order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
         bars(
@@ -131,6 +131,10 @@ class Evaluate:
                 for c in order
             ]
         )
+
+
+_GROUPS = ("many", "medium", "few", "first", "middle", "last")
+_FIGURES = {"top-1": "top1", "macro": "macro", "long-tailed": "longtailed_top1"} | {name: name for name in _GROUPS}
 
 
 def search_defaults(words: Sequence[str]) -> Search:

@@ -33,6 +33,7 @@ def cut(
     train, test = source.train, source.test
     _check_labels(source, train.labels, "training")
     if test is None:
+        _check_both_sides(source)
         kept = split_mask(train.labels, 1 - TEST_FRACTION, seed=0)
         train, test = train.narrow(np.flatnonzero(kept)), train.narrow(np.flatnonzero(~kept))
     _check_labels(source, test.labels, "test")
@@ -108,6 +109,16 @@ def _class_order(class_order: Sequence[int | str] | None, names: tuple[str, ...]
     if sorted(order) != list(range(len(names))):
         raise UserError(f"class_order: got {list(class_order)}; {wanted}")
     return tuple(order)
+
+
+def _check_both_sides(source: Source) -> None:
+    """Raise `UserError` where a class has too few images to train and to test on."""
+    counts = np.bincount(source.train.labels, minlength=len(source.class_names))
+    if counts.min() < 2:
+        raise UserError(
+            f"images: class {source.class_names[counts.argmin()]!r} has 1 image and there is no test set, so it would "
+            "have none to train or none to test on; add images of it, leave it out, or give a test set"
+        )
 
 
 def _check_labels(source: Source, labels: np.ndarray, part: str) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from lt_nas_ext.data.manifest import ManifestRow, write_rows
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import class_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,7 @@ class Dataset:
         views: name of the two views that suit these images (`two_views`).
         augment: name of the supervised augmentation that suits them (`augment`).
         root: the directory that they were read from, if any: a run remembers it.
+        title: what results call the data set, where `name` does not say it: "CIFAR-10 JPEG-Q75" of a folder.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Dataset:
     views: str = "barlow-cifar"
     augment: str = "cifar"
     root: str | None = None
+    title: str | None = None
 
     @property
     def num_classes(self) -> int:
@@ -173,14 +176,13 @@ class Dataset:
         """
         counts, tests = self.counts, self.test.counts(self.num_classes)
         order = sorted(range(self.num_classes), key=lambda c: -counts[c])
-        medium = sum(20 <= n <= 100 for n in counts)
-        many, few = sum(n > 100 for n in counts), sum(n < 20 for n in counts)
+        many, medium, few = (len(class_groups(counts)[name]) for name in ("many", "medium", "few"))
         shown = [f"{self.class_names[c]} {counts[c]}" for c in order]
         if len(shown) > 20:
             shown = [*shown[:10], "…", *shown[-10:]]
         long_tail = self.imbalance if self.imbalance == "balance" else f"{self.imbalance} with factor {self.factor:g}"
         return (
-            f"{self.name}: {self.num_classes} classes, images {'×'.join(map(str, self.image_shape))}, "
+            f"{self.title or self.name}: {self.num_classes} classes, images {'×'.join(map(str, self.image_shape))}, "
             f"{long_tail}, seed {self.seed}\n"
             f"train {len(self.train)} images ({max(counts)} … {min(counts)} a class, "
             f"imbalance ratio {max(counts) / max(min(counts), 1):.3g}), "

@@ -15,11 +15,12 @@ from lt_nas_ext.data.cut import cut
 from lt_nas_ext.data.datasets import Dataset, ImageSet
 from lt_nas_ext.data.folder import folder
 from lt_nas_ext.data.manifest import read_rows
+from lt_nas_ext.data.medmnist import MEDMNIST, medmnist
 from lt_nas_ext.data.own import class_names_of, own_part
 from lt_nas_ext.data.sources import Source
 from lt_nas_ext.errors import UserError
 
-DATA = ("digits", "cifar10", "cifar100", "folder")
+DATA = ("digits", "cifar10", "cifar100", "folder", *MEDMNIST)
 PathLike = str | os.PathLike[str]
 
 
@@ -33,24 +34,27 @@ def load(
     size: int | None = None,
     n_max: int | None = None,
     channels: int | None = None,
+    title: str | None = None,
 ) -> Dataset:
     """Images with a long-tailed training set, cut by `lt_nas_ext.longtail.class_counts` [paper: LDAM-DRW].
 
     Args:
         name: "digits" (scikit-learn's, 1×8×8, the embedded default), "cifar10", "cifar100" (through torchvision),
-            "folder" (any directory with one sub-folder a class, see `root`); or a `Dataset` of ours, whose training
-            set is then cut; or a PyTorch `Dataset`, as `from_dataset`.
+            "folder" (any directory with one sub-folder a class, see `root`), or a set of MedMNIST (through its
+            package) such as "bloodmnist"; or a `Dataset` of ours, whose training set is then cut; or a PyTorch
+            `Dataset`, as `from_dataset`.
         imbalance: "balance" (all training images there are, however distributed), "exp" or "step".
         factor: μ = n_min / n_max in (0, 1].
         seed: which images of a class stay (`lt_nas_ext.longtail.subset_indices`). The test set does not depend on it.
         class_order: the classes from head to tail, by label or by name; 0 … C−1 by default.
         root: the directory of "folder": `root/CLASS/…`, or `root/train/CLASS/…` beside `root/test/CLASS/…`; the
-            download folder of CIFAR.
+            download folder of CIFAR or MedMNIST.
         size: side of the images; every one has its shorter side resized to it, then its centre cut out. Unchanged by
             default; images of a folder that differ take their median shorter side, to a multiple of 8, at most 224.
         n_max: images of the head class; by default the most that every class can follow (5000 of CIFAR-10, 130 of
             digits). With "balance" each class keeps exactly so many.
         channels: a folder as 1 (grey) or 3 (RGB); by default 1 where all of its images are grey.
+        title: what results call the data set; by default its name.
 
     Returns:
         `Dataset`.
@@ -64,8 +68,11 @@ def load(
     """
     if root is not None and not isinstance(root, str | os.PathLike):
         raise UserError(f"root: got {type(root).__name__}; wanted the path of a directory")
+    if title is not None and (not isinstance(title, str) or not title.strip()):
+        raise UserError(f"title: got {title!r}; wanted what results shall call it, such as 'CIFAR-10 JPEG-Q75'")
     if isinstance(name, torch.utils.data.Dataset):
-        return from_dataset(name, None, None, imbalance, factor, seed, class_order, size, n_max)
+        own = from_dataset(name, None, None, imbalance, factor, seed, class_order, size, n_max)
+        return dataclasses.replace(own, title=title)
     if isinstance(name, Dataset):
         source = Source(
             name.name, name.class_names, sources.of_set(name.train), sources.of_set(name.test), name.views, name.augment
@@ -74,8 +81,11 @@ def load(
         source = sources.digits()
     elif name in ("cifar10", "cifar100"):
         source = cifar(name, root)
+    elif name in MEDMNIST:
+        source = medmnist(name, root)
     elif name == "folder":
-        return _read_from(root, cut(folder(root, size, channels), imbalance, factor, seed, class_order, n_max))
+        found = cut(folder(root, size, channels), imbalance, factor, seed, class_order, n_max)
+        return _remembering(found, root, title)
     else:
         directory = isinstance(name, str) and os.path.isdir(name)
         hint = f"; for a directory: data='folder', root={name!r}" if directory else ""
@@ -84,12 +94,14 @@ def load(
         raise UserError(f"channels: got {channels!r} for {source.name}; it is for data='folder' only")
     if size is not None:
         source = sources.resized(source, size)
-    return _read_from(root, cut(source, imbalance, factor, seed, class_order, n_max))
+    if isinstance(name, Dataset) and title is None:
+        title = name.title
+    return _remembering(cut(source, imbalance, factor, seed, class_order, n_max), root, title)
 
 
-def _read_from(root: PathLike | None, data: Dataset) -> Dataset:
-    """The data set with the directory that a run must remember to find the images again."""
-    return data if root is None else dataclasses.replace(data, root=os.path.abspath(root))
+def _remembering(data: Dataset, root: PathLike | None, title: str | None) -> Dataset:
+    """The data set with what a run must remember: where to find the images again, and what results call them."""
+    return dataclasses.replace(data, root=None if root is None else os.path.abspath(root), title=title)
 
 
 def from_dataset(

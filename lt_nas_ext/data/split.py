@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -10,7 +12,13 @@ from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail.distributions import check_seed
 
 
-def split(images: ImageSet, fraction: float = 0.5, seed: int = 0, stratify: bool = True) -> tuple[ImageSet, ImageSet]:
+def split(
+    images: ImageSet,
+    fraction: float = 0.5,
+    seed: int = 0,
+    stratify: bool = True,
+    class_names: Sequence[str] | None = None,
+) -> tuple[ImageSet, ImageSet]:
     """Split a set in two, the same way for the same seed.
 
     Stratified, each class is shuffled on its own and gives round(fraction · n_c) images to the first part, at least
@@ -21,6 +29,7 @@ def split(images: ImageSet, fraction: float = 0.5, seed: int = 0, stratify: bool
         fraction: share of the first part, in (0, 1).
         seed: random seed, 0 ≤ seed < 2³².
         stratify: whether to split class by class.
+        class_names: what errors call the classes; their labels by default.
 
     Returns:
         (first, second): disjoint, together complete.
@@ -33,11 +42,13 @@ def split(images: ImageSet, fraction: float = 0.5, seed: int = 0, stratify: bool
     >>> len(first), len(second), second.counts(10)
     (422, 105, (26, 20, 15, 12, 9, 7, 6, 4, 3, 3))
     """
-    first = split_mask(images.labels.cpu().numpy(), fraction, seed, stratify)
+    first = split_mask(images.labels.cpu().numpy(), fraction, seed, stratify, class_names)
     return images.subset(_where(first)), images.subset(_where(~first))
 
 
-def split_mask(labels: np.ndarray, fraction: float, seed: int, stratify: bool = True) -> np.ndarray:
+def split_mask(
+    labels: np.ndarray, fraction: float, seed: int, stratify: bool = True, class_names: Sequence[str] | None = None
+) -> np.ndarray:
     """(N,) booleans: which images go to the first part (`split`'s rule, on labels alone)."""
     if not isinstance(fraction, int | float) or not 0.0 < fraction < 1.0:
         raise UserError(f"fraction: got {fraction!r}; wanted the share of the first part, in (0, 1)")
@@ -47,7 +58,7 @@ def split_mask(labels: np.ndarray, fraction: float, seed: int, stratify: bool = 
     for c in np.unique(labels) if stratify else [None]:
         members = np.arange(len(labels)) if c is None else np.flatnonzero(labels == c)
         if len(members) < 2:
-            what = f"class {c} has" if c is not None else "the set has"
+            what = "the set has" if c is None else f"class {class_names[c]!r} has" if class_names else f"class {c} has"
             raise UserError(
                 f"images: {what} {len(members)} image, which cannot be on both sides of a split; "
                 "add images, drop the class, or use stratify=False"

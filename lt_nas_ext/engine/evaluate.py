@@ -50,7 +50,7 @@ def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | None = None) -> Metrics:
-    """Top-1, macro, per-class and many/medium/few accuracy, confusion matrix and calibration on a set of images.
+    """Accuracy on a set of images: balanced and long-tailed, by class and group, with confusion and calibration.
 
     Args:
         model: what `retrain` returned, or any module from images (N, C, H, W) in [0, 1] to logits. A network that

@@ -24,7 +24,7 @@ from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import BalancedSoftmax, longtailed_top1
+from lt_nas_ext.longtail import BalancedSoftmax
 from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
 from lt_nas_ext.space import Genotype, param_count
 
@@ -250,7 +250,6 @@ def _metrics(retraining: _Retraining, history: list[Row]) -> dict[str, Any]:
     metrics = evaluate(model, retraining.test)
     return {
         **metrics.to_json(),
-        "longtailed_top1": finite(longtailed_top1(metrics.per_class, model.train_counts)),
         "architecture": model.architecture["name"],
         "parameters": param_count(model.network),
         "epochs": settings.epochs,

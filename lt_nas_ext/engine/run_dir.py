@@ -21,8 +21,9 @@ from lt_nas_ext.errors import UserError
 
 FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metrics.json", "model.pt")
 
-FREE_ON_RESUME = ("device", "rule", "threshold", "preset", "root")
-"""Settings that may differ on resume: where images lie, where numbers are computed, what is read from them."""
+FREE_ON_RESUME = ("device", "rule", "threshold", "preset", "root", "title")
+"""Settings that may differ on resume: where images lie and what they are called, where numbers are computed, what is
+read from them."""
 
 
 class RunDirectory:
@@ -98,6 +99,7 @@ def run_config(kind: str, settings: Any, data: Dataset, **more: Any) -> dict[str
         "settings": dataclasses.asdict(settings),
         "data": {
             "name": data.name,
+            "title": data.title,
             "imbalance": data.imbalance,
             "factor": data.factor,
             "seed": data.seed,

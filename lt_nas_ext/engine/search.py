@@ -76,10 +76,12 @@ def run_search(
     device = choose_device(settings.device)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
     method = method_class(settings.method)(settings, problem)
-    halves = split(data.train, settings.split, settings.seed, settings.stratify)
+    halves = split(data.train, settings.split, settings.seed, settings.stratify, data.class_names)
     for share, half in zip(("weights", "alpha"), halves, strict=True):
         if len(half) < 2:
             raise UserError(f"split: {settings.split:g} leaves {len(half)} image(s) for {share}; wanted at least 2")
+        if not method.label_free:
+            _check_classes(share, half, data)
     search = _Search(method, data, halves, settings, device)
     before = method.warnings(search.alpha_travel, settings.epochs * search.steps)
     _warn(before)
@@ -116,6 +118,16 @@ def run_search(
         directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", metrics)
     return SearchResult(genotype, settings, history, metrics, figures, directory.path if directory else None)
+
+
+def _check_classes(share: str, half: ImageSet, data: Dataset) -> None:
+    """Raise `UserError` where a method that reads labels would never see a class in one half."""
+    for name, total, count in zip(data.class_names, data.counts, half.counts(data.num_classes), strict=True):
+        if total and not count:
+            raise UserError(
+                f"stratify: got False, which leaves class {name!r} without an image for {share}; wanted True, or a "
+                "method that reads no labels"
+            )
 
 
 class _Search:

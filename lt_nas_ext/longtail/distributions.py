@@ -60,9 +60,10 @@ def class_counts(imbalance: str, factor: float, num_classes: int, n_max: int) ->
 def subset_indices(labels: torch.Tensor | Sequence[int], counts: Sequence[int], seed: int = 0) -> torch.Tensor:
     """Which images stay: a seeded shuffle within each class, then its first n_c [paper: LDAM-DRW's code].
 
-    One NumPy `RandomState(seed)` shuffles the classes one after another, label 0 first. The choice depends only on
-    the number and the order of a class's images, so the same seed selects the same images as LDAM-DRW wherever the
-    images of a class stand in CIFAR's own order, whatever file format they are in.
+    The recipe, whose seed 0 gives the canonical subset: `np.random.seed(0)`; then for each class, label 0 first, the
+    indices of its images in their order, `np.random.shuffle`d, and of these the first n_c. (Here a `RandomState` of
+    its own, which draws the same.) The choice depends only on the number and the order of a class's images, so it is
+    LDAM-DRW's wherever the images of a class stand in CIFAR's own order, whatever file format they are in.
 
     Args:
         labels: (N,) class of each image, in 0 … C−1.

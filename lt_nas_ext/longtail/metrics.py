@@ -1,4 +1,4 @@
-"""What is reported about a classifier on a balanced test set."""
+"""What is reported about a classifier, from one pass over a balanced test set."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Metrics:
     Attributes:
         top1: share of all test images that are right.
         macro: mean of the per-class accuracies over the classes that have test images.
+        longtailed_top1: top-1 on a test set distributed as the training set, Σ π_c · acc_c; NaN where a class that
+            occurs in training has no test images.
         per_class: accuracy of each class; NaN for a class without test images.
         many, medium, few: mean per-class accuracy over classes with > 100, 20 … 100, < 20 training images.
         first, middle, last: the same over thirds of the classes by rank of their training images (equal counts rank
@@ -33,6 +35,7 @@ class Metrics:
 
     top1: float
     macro: float
+    longtailed_top1: float
     per_class: tuple[float, ...]
     many: float
     medium: float
@@ -89,8 +92,7 @@ def evaluate_predictions(
     predicted = outputs.argmax(1) if outputs.ndim == 2 else outputs.long()
     confusion = torch.bincount(labels * len(counts) + predicted, minlength=len(counts) ** 2).view(len(counts), -1)
     per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()  # 0/0 is NaN: a class without test images
-    ranked = sorted(range(len(counts)), key=lambda c: -counts[c])
-    third = round(len(counts) / 3)
+    groups = class_groups(counts)
 
     def mean_of(classes: Sequence[int]) -> float:
         present = [per_class[c] for c in classes if not math.isnan(per_class[c])]
@@ -98,18 +100,39 @@ def evaluate_predictions(
 
     return Metrics(
         top1=float((predicted == labels).double().mean()),
-        macro=mean_of(ranked),
+        macro=mean_of(range(len(counts))),
+        longtailed_top1=longtailed_top1(per_class, counts),
         per_class=tuple(per_class),
-        many=mean_of([c for c in ranked if counts[c] > MANY]),
-        medium=mean_of([c for c in ranked if FEW <= counts[c] <= MANY]),
-        few=mean_of([c for c in ranked if counts[c] < FEW]),
-        first=mean_of(ranked[:third]),
-        middle=mean_of(ranked[third : len(ranked) - third]),
-        last=mean_of(ranked[len(ranked) - third :]),
+        many=mean_of(groups["many"]),
+        medium=mean_of(groups["medium"]),
+        few=mean_of(groups["few"]),
+        first=mean_of(groups["first"]),
+        middle=mean_of(groups["middle"]),
+        last=mean_of(groups["last"]),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         ece=_calibration_error(outputs, labels) if outputs.ndim == 2 else math.nan,
         images=len(labels),
     )
+
+
+def class_groups(train_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The classes of each group of `Metrics`: many, medium, few by count; first, middle, last by rank.
+
+    Each from head to tail; classes of equal counts by label.
+
+    >>> class_groups([500, 50, 5])
+    {'many': (0,), 'medium': (1,), 'few': (2,), 'first': (0,), 'middle': (1,), 'last': (2,)}
+    """
+    ranked = sorted(range(len(train_counts)), key=lambda c: -train_counts[c])
+    third = round(len(ranked) / 3)
+    return {
+        "many": tuple(c for c in ranked if train_counts[c] > MANY),
+        "medium": tuple(c for c in ranked if FEW <= train_counts[c] <= MANY),
+        "few": tuple(c for c in ranked if train_counts[c] < FEW),
+        "first": tuple(ranked[:third]),
+        "middle": tuple(ranked[third : len(ranked) - third]),
+        "last": tuple(ranked[len(ranked) - third :]),
+    }
 
 
 def longtailed_top1(per_class: Sequence[float], train_counts: Sequence[int] | torch.Tensor) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from lt_nas_ext.errors import UserError
@@ -17,6 +16,7 @@ from lt_nas_ext.report.cells import STRIDE_NOTE, draw_cell
 from lt_nas_ext.report.gates import gates_over_epochs
 from lt_nas_ext.report.reproduce import reproduce
 from lt_nas_ext.report.runs import Network, Run, read_networks
+from lt_nas_ext.report.templates import template
 
 MANY_SKIPS = 0.5
 
@@ -70,19 +70,12 @@ def write_report(runs: Iterable[str | Path] | Sequence[Network], path: str | Pat
 
 def render(networks: Sequence[Network]) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # class names, paths and settings come from users
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     results = tables.rows(networks)
     columns, cells = tables.columns_and_cells(results)
     seed_columns, seed_cells = tables.columns_and_cells([row for _, row in tables.seed_rows(networks)])
     chosen = curves.colours(networks)
     searches = {n.name: n for n in networks if n.search}
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         palette=palette,
         title=_title(networks),
         summary=_summary(networks),
@@ -110,7 +103,7 @@ def render(networks: Sequence[Network]) -> str:
 def _title(networks: Sequence[Network]) -> str:
     names = list(dict.fromkeys(n.name for n in networks))
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    data = list(dict.fromkeys(str(n.run.data.get("name", "unknown images")) for n in networks))
+    data = list(dict.fromkeys(n.run.title for n in networks))
     return f"{listed} on {', '.join(data)}"
 
 
@@ -123,14 +116,11 @@ def _summary(networks: Sequence[Network]) -> list[str]:
 
 
 def _data_words(run: Run) -> str:
-    data = run.data
-    words = str(data.get("name", "unknown images"))
-    if data.get("imbalance", "balance") != "balance":
-        words += f", {data['imbalance']} μ = {data.get('factor')}"
+    words = run.about
     if run.counts and min(run.counts) > 0:
         most, least = max(run.counts), min(run.counts)
         words += f": {sum(run.counts):,} training images of {len(run.counts)} classes, {most:,} … {least:,} a class"
-        words += f" (imbalance ratio {most / least:.3g}), {data.get('test_images', '?')} test images"
+        words += f" (imbalance ratio {most / least:.3g}), {run.data.get('test_images', '?')} test images"
     return words
 
 

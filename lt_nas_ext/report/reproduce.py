@@ -67,6 +67,8 @@ def _retrain(run: Run, search: Run | None) -> str:
 def _data(run: Run) -> list[str]:
     data, counts, names = run.data, run.counts, run.class_names
     words = ["--data", str(data.get("name")), "--imbalance", str(data.get("imbalance"))]
+    if data.get("title"):
+        words += ["--data-name", str(data["title"])]
     if data.get("root"):
         words += ["--root", str(data["root"])]
     if data.get("imbalance") != "balance":

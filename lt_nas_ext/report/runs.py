@@ -62,6 +62,17 @@ class Run:
         return self.config.get("data") or {}
 
     @property
+    def title(self) -> str:
+        """What the images are called."""
+        return str(self.data.get("title") or self.data.get("name", "unknown images"))
+
+    @property
+    def about(self) -> str:
+        """Which images, in a few words: what they are called, and their distribution."""
+        balanced = self.data.get("imbalance", "balance") == "balance"
+        return self.title if balanced else f"{self.title}, {self.data['imbalance']} μ = {self.data.get('factor')}"
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """Training images of each class; empty where unknown."""
         return tuple(self.data.get("counts") or ())
@@ -187,6 +198,11 @@ def read_networks(paths: Iterable[str | Path]) -> list[Network]:
         networks += [_network(run) for run in found]
     taken = {network.training.path for network in networks if network.search and network.training}
     return _named_apart([n for n in networks if n.search or n.run.path not in taken])
+
+
+def about(networks: Sequence[Network]) -> str:
+    """What these networks were run on, each data set once."""
+    return "; ".join(dict.fromkeys(network.run.about for network in networks))
 
 
 def _as_path(path: str | Path) -> Path:

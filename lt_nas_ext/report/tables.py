@@ -30,6 +30,7 @@ class Row:
         search_seconds, train_seconds: time of the epochs.
         top1, macro: accuracy over images, mean over classes.
         many, medium, few: mean over classes with more than 100, 20 to 100, fewer than 20 training images.
+        first, middle, last: mean over thirds of the classes, from those with the most training images on.
         longtailed: top-1 on a test set distributed like the training set.
         state: what is still missing of it, else empty.
     """
@@ -45,6 +46,9 @@ class Row:
     many: Values = ()
     medium: Values = ()
     few: Values = ()
+    first: Values = ()
+    middle: Values = ()
+    last: Values = ()
     longtailed: Values = ()
     state: str = ""
 
@@ -100,24 +104,39 @@ COLUMNS: tuple[Column, ...] = (
     _accuracy("many", "%, classes with more than 100 training images", "many"),
     _accuracy("medium", "%, classes with 20 to 100", "medium"),
     _accuracy("few", "%, classes with fewer than 20", "few"),
+    _accuracy("first", "%, the third of the classes with the most training images", "first"),
+    _accuracy("middle", "%, the classes between", "middle"),
+    _accuracy("last", "%, the third of the classes with the fewest training images", "last"),
     _accuracy("long-tailed", "% on a test set distributed like the training set", "longtailed"),
 )
 
 
 def print_results(results: Sequence[Row], console: Console, title: str = "") -> None:
-    """Print the table; as two tables, cost and accuracy, where the terminal is too narrow for one."""
+    """Print the table; as several, cost and accuracy, where the terminal is too narrow for one."""
+    for i, part in enumerate(_fitting(results, _columns(results), console)):
+        console.print(as_rich(results, title if i == 0 else "", part))
+
+
+def _fitting(results: Sequence[Row], columns: list[Column], console: Console) -> list[list[Column]]:
+    """The columns of one table, or of as many as the terminal's width asks for, each with the networks' names."""
     from rich.measure import Measurement
 
-    whole = as_rich(results, title)
-    if Measurement.get(console, console.options.update(max_width=1000), whole).maximum <= console.width:
-        console.print(whole)
-        return
-    shown = _columns(results)
-    for part, heading in (
-        ([c for c in shown if not c.accuracy], title),
-        (shown[:1] + [c for c in shown if c.accuracy], ""),
-    ):
-        console.print(as_rich(results, heading, part))
+    def fits(part: list[Column]) -> bool:
+        unbounded = console.options.update(max_width=1000)
+        return Measurement.get(console, unbounded, as_rich(results, columns=part)).maximum <= console.width
+
+    if fits(columns):
+        return [columns]
+    name, parts = columns[0], []
+    for accuracy in (False, True):
+        part = [name]
+        for column in (c for c in columns[1:] if c.accuracy == accuracy):
+            if len(part) > 1 and not fits([*part, column]):
+                parts.append(part)
+                part = [name]
+            part.append(column)
+        parts.append(part)
+    return parts
 
 
 def as_rich(results: Sequence[Row], title: str = "", columns: Sequence[Column] | None = None) -> Table:
@@ -138,10 +157,8 @@ def as_rich(results: Sequence[Row], title: str = "", columns: Sequence[Column] |
 def as_markdown(results: Sequence[Row]) -> str:
     """The table as GitHub markdown.
 
-    >>> print(as_markdown([Row("DARTS", "with labels", 1, params=(1234,), top1=(0.5,), macro=(0.5,))]))
-    | network | searched | params | search s | train s | top-1 | macro | many | medium | few | long-tailed |
-    |:--|:--|--:|--:|--:|--:|--:|--:|--:|--:|--:|
-    | DARTS | with labels | 1 234 | – | – | 50.0 | 50.0 | – | – | – | – |
+    >>> print(as_markdown([Row("DARTS", "with labels", 1, params=(1234,), top1=(0.5,), macro=(0.5,))]).splitlines()[-1])
+    | DARTS | with labels | 1 234 | – | – | 50.0 | 50.0 | – | – | – | – | – | – | – |
     """
     shown = _columns(results)
     lines = [
@@ -188,6 +205,9 @@ def _row(name: str, networks: Sequence[Network]) -> Row:
         many=_metric(networks, "many"),
         medium=_metric(networks, "medium"),
         few=_metric(networks, "few"),
+        first=_metric(networks, "first"),
+        middle=_metric(networks, "middle"),
+        last=_metric(networks, "last"),
         longtailed=_metric(networks, "longtailed_top1"),
         state="" if done == len(networks) else _state(networks, done),
     )
