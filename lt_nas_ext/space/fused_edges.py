@@ -32,8 +32,9 @@ class RunningMoments(tnn.Module):
         if not self.training:
             return self.moments
         with torch.no_grad():
-            unbiased = batch.new_tensor([1.0, count / max(count - 1, 1)]).view(2, 1, 1)
-            self.moments.lerp_((batch * unbiased).to(self.moments.dtype), self.MOMENTUM)
+            mean, var = batch.to(self.moments.dtype)
+            self.moments[0].lerp_(mean, self.MOMENTUM)
+            self.moments[1].lerp_(var * (count / max(count - 1, 1)), self.MOMENTUM)
             self.batches += 1
         return batch
 
