@@ -349,6 +349,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(alpha_betas=0.5),
         "alpha_betas: got 0.5; wanted two numbers, each at least 0 and below 1",
     ),
+    (
+        "search, an order of DARTS that is none",
+        lambda: search(order=2),
+        "order: got 2; wanted one of 'first', 'second', 'exact'",
+    ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
     ("search, no device", lambda: search(device=None), f"device: got None; {DEVICE}"),
