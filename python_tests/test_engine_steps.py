@@ -9,8 +9,9 @@ import torch
 from tiny_runs import tiny_settings
 from torch import nn
 
+from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, GroupedOptimiser, alpha_travel, cosine
-from lt_nas_ext.engine.steps import Steps, gradient_norms, gradients_for
+from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import Epoch, Labelled, Loss, ParameterGroup, Problem, TwoViews, method_class
 
@@ -43,7 +44,7 @@ def test_each_step_moves_its_own_parameters_only(name):
     is_alpha = {f: "alphas_" in f for f in snapshot(networks)}
 
     before = snapshot(networks)
-    steps.arch(batch(method))
+    steps.arch(batch(method), batch(method))
     after = snapshot(networks)
     assert all(torch.equal(before[f], after[f]) for f in before if not is_alpha[f])
     assert all(not torch.equal(before[f], after[f]) for f in before if is_alpha[f])
@@ -110,7 +111,7 @@ def test_none_under_a_sigmoid_never_moves():
     networks = steps.networks
     before = networks.alphas_normal.detach().clone()
     for _ in range(3):
-        steps.arch(batch(steps.method))
+        steps.arch(batch(steps.method), batch(steps.method))
     assert torch.equal(networks.alphas_normal[:, 0], before[:, 0])
     assert not torch.equal(networks.alphas_normal[:, 1:], before[:, 1:])
 
@@ -128,7 +129,8 @@ def test_measuring_does_not_change_the_step():
     results = []
     for measured in ({}, None):
         steps = made("authors-fairdarts")
-        steps.arch(batch(steps.method), None if measured is None else measured.update)
+        one = batch(steps.method)
+        steps.arch(one, one, None if measured is None else measured.update)
         results.append(steps.networks.alphas_normal.detach())
         if measured is not None:
             assert set(measured) == {"cross_entropy", "zero_one"}

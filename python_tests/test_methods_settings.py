@@ -33,6 +33,7 @@ BAD = [
     ({"probe_lr": None}, "probe_lr: got None"),
     ({"primitives": "pc-darts"}, "primitives: got 'pc-darts'; wanted one of 'darts', 'fair-darts'"),
     ({"alpha_init": "ones"}, "alpha_init: got 'ones'"),
+    ({"order": "third"}, "order: got 'third'; wanted one of 'first', 'second', 'exact'"),
     ({"rule": "best"}, "rule: got 'best'"),
     ({"zero_one": "l3"}, "zero_one: got 'l3'"),
     ({"bt_scale": "N"}, "bt_scale: got 'N'"),

@@ -178,7 +178,7 @@ class _Search:
                 # Gradients by part are taken once, within a step of the last epoch that is taken anyway: a pass of
                 # their own would move the running statistics.
                 measure = norms.update if step == 0 and at.index == at.count - 1 else None
-                loss = self._steps.arch(alpha_draw.batch, measure)
+                loss = self._steps.arch(alpha_draw.batch, weight_draw.batch, measure)
                 meter.add({"val_loss": loss.task.detach(), **_named("alpha", loss)})
                 shown["val"] = loss.task.detach()
             loss = self._steps.weight(weight_draw.batch)

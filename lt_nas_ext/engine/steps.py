@@ -1,19 +1,19 @@
 """The two steps of a search. Each computes only what it needs: no gradient of what it does not update.
 
-The α step is first order: its gradient is taken at the present w. Another order is another way to fill α's gradient
-in `Steps.arch`, where the w optimiser is at hand; `search` has drawn the w batch by then.
+The gradient of α is taken at the present w (first order), or through the step of w that follows (`unrolled`).
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, weight_optimiser
+from lt_nas_ext.engine.unrolled import Unrolled
 from lt_nas_ext.methods import Batch, Epoch, Loss, Method
 
 
@@ -32,6 +32,10 @@ class Steps:
         # Once: a walk over the modules of a supernet takes milliseconds.
         self._parameters = list(networks.parameters())
         self._at = Epoch(0, 1)
+        order = method.settings.order
+        self._unrolled: Unrolled | None = None
+        if order != "first":
+            self._unrolled = Unrolled(method, networks, self.weights, self._parameters, exact=order == "exact")
 
     def begin(self, epoch: Epoch) -> None:
         """Set the learning rates of an epoch, and who is frozen in it."""
@@ -39,15 +43,26 @@ class Steps:
         self.weights.begin(epoch)
         self.alphas.begin(epoch)
 
-    def arch(self, batch: Batch, measure: Callable[[dict[str, torch.Tensor]], None] | None = None) -> Loss:
-        """One step of α on a batch of the second half. `measure` gets the gradient norm of each part of the loss."""
+    def arch(
+        self, batch: Batch, weight_batch: Batch, measure: Callable[[dict[str, torch.Tensor]], None] | None = None
+    ) -> Loss:
+        """One step of α on a batch of the second half.
+
+        Args:
+            batch: of the second half.
+            weight_batch: what the step of w that follows will be taken on; the first order does not look at it.
+            measure: gets the gradient norm of each part of the loss.
+        """
         active = self.alphas.active
-        with gradients_for(active, self._parameters):
-            loss = self.method.alpha_loss(self.networks, batch, self._at)
-            if measure is not None:
-                measure(gradient_norms(loss, active))
-            loss.total.backward()
-            self.alphas.step()
+        if self._unrolled is not None:
+            loss = self._unrolled.backward(active, batch, weight_batch, self._at, measure)
+        else:
+            with gradients_for(active, self._parameters):
+                loss = self.method.alpha_loss(self.networks, batch, self._at)
+                if measure is not None:
+                    measure(gradient_norms(loss, active))
+                loss.total.backward()
+        self.alphas.step()
         return loss
 
     def weight(self, batch: Batch) -> Loss:
@@ -71,32 +86,3 @@ class Steps:
         self.networks.load_state_dict(state["networks"])
         self.weights.load_state_dict(state["weights"])
         self.alphas.load_state_dict(state["alphas"])
-
-
-@contextlib.contextmanager
-def gradients_for(wanted: Sequence[nn.Parameter], everything: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within this context only the `wanted` of all parameters require gradients.
-
-    The frozen rest is what makes the steps cheap: with α frozen a node's sum keeps no candidate for backward, with w
-    frozen no weight gradient is computed.
-    """
-    before = [parameter.requires_grad for parameter in everything]
-    try:
-        for parameter in everything:
-            parameter.requires_grad_(False)
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, required in zip(everything, before, strict=True):
-            parameter.requires_grad_(required)
-
-
-def gradient_norms(loss: Loss, parameters: Sequence[nn.Parameter]) -> dict[str, torch.Tensor]:
-    """The norm of each part's gradient: does the regulariser drown in the task's loss, or the other way round?"""
-    norms = {}
-    for name, part in loss.parts.items():
-        gradients = torch.autograd.grad(part, list(parameters), retain_graph=True, allow_unused=True)
-        present = [gradient.flatten() for gradient in gradients if gradient is not None]
-        norms[name] = torch.cat(present).norm() if present else torch.zeros(())
-    return norms

@@ -49,7 +49,7 @@ class SigmoidMethod(SupernetMethod):
 
 
 class FairDarts(SigmoidMethod):
-    """L_α = L_val + λ_01 · L_01 [paper, eq. 5]; w by cross-entropy alone. First order."""
+    """L_α = L_val + λ_01 · L_01 [paper, eq. 5]; w by cross-entropy alone. First order in the paper."""
 
     name = "fair-darts"
     paper_preset = "authors-fairdarts"

@@ -15,6 +15,7 @@ Primitives = Literal["darts", "fair-darts"]
 AlphaInit = Literal["noise", "zeros"]
 Rule = Literal["top2", "per_edge", "threshold_sparse", "threshold_edge"]
 ZeroOne = Literal["l1", "l2"]
+Order = Literal["first", "second", "exact"]
 Scale = Literal["none", "dim"]
 
 SettingsT = TypeVar("SettingsT")
@@ -72,6 +73,9 @@ class SearchSettings:
     """Adam's two decay rates for the architecture parameters."""
     alpha_weight_decay: float = 1e-3
     """Weight decay of the architecture parameters (added to their gradient, as torch.optim.Adam does)."""
+    order: Order = "first"
+    """Gradient of alpha at the present weights (first), or through their next step: by a finite difference (second, as
+    in DARTS) or by double backward (exact). It serves every method whose alpha loss goes through the weights."""
     rule: Rule = "top2"
     """How a genotype is read from the gates: top2 (DARTS), per_edge (SSF-NAS, eq. 4), threshold_* (FairDARTS)."""
     threshold: float = 0.85
@@ -111,6 +115,7 @@ class SearchSettings:
         check_number(self, "threshold", "split", above=0.0, below=1.0)
         check_choice(self, "primitives", get_args(Primitives))
         check_choice(self, "alpha_init", get_args(AlphaInit))
+        check_choice(self, "order", get_args(Order))
         check_choice(self, "rule", get_args(Rule))
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
