@@ -350,6 +350,7 @@ CASES: list[tuple[str, Mistake, str]] = [
         "alpha_betas: got 0.5; wanted two numbers, each at least 0 and below 1",
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
+    ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
     ("search, no device", lambda: search(device=None), f"device: got None; {DEVICE}"),
     (

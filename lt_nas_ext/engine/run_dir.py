@@ -21,8 +21,8 @@ from lt_nas_ext.errors import UserError
 
 FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metrics.json", "model.pt")
 
-FREE_ON_RESUME = ("device", "rule", "threshold", "preset", "root")
-"""Settings that may differ on resume: where images lie, where numbers are computed, what is read from them."""
+FREE_ON_RESUME = ("device", "recompute", "rule", "threshold", "preset", "root")
+"""Settings that may differ on resume: where images lie, where and how numbers are computed, what is read from them."""
 
 
 class RunDirectory:
