@@ -1,9 +1,12 @@
 """One step of a DARTS search (8 cells, C=16, 32×32 images): ours against the per-edge supernet in pure PyTorch.
 
-w step: forward, backward, clipping and SGD with α frozen. α step: forward, backward and Adam with w frozen. The pure
-PyTorch supernet runs as shipped (NCHW) and in channels_last; under torch.compile in a process of its own that is ended
-after LT_NAS_EXT_COMPILE_LIMIT seconds (300; 0 leaves it out). Then what each holds in memory, in a fresh process each,
-and where the time of ours goes.
+w step: forward, backward, clipping and SGD with α frozen. α step: forward, backward and Adam with w frozen. Ours runs
+as it is and with recomputation; the pure PyTorch supernet as shipped (NCHW) and in channels_last. Then, in a fresh
+process each, what it holds in memory and how soon its first step is done; what recomputation costs; where the time of
+ours goes. Last the pure PyTorch supernet under torch.compile, which is ended after LT_NAS_EXT_COMPILE_LIMIT seconds
+(300; 0 leaves it out).
+
+At batch 32 every way runs at one and at all threads of a CPU and its faster one counts; at 64 only channels_last does.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from harness import Harness, Run, Variant
+from harness import Comparison, Harness, Run, Variant
 
 import lt_nas_ext as lt
 
@@ -31,6 +34,7 @@ class Case:
     channels: int = 16
     layers: int = 8
     size: int = 32
+    primitives: tuple[str, ...] = lt.nn.DARTS
 
 
 def step(
@@ -40,10 +44,13 @@ def step(
     layout: torch.memory_format,
     cell: type[torch.nn.Module],
     wrap: Wrap = None,
+    recompute: bool = False,
 ) -> Run:
     """A closure that takes one whole step and returns the loss."""
     torch.manual_seed(0)
-    net = lt.space.Supernet(channels=case.channels, layers=case.layers, cell=cell).to(device, memory_format=layout)
+    net = lt.space.Supernet(
+        case.channels, layers=case.layers, primitives=case.primitives, cell=cell, recompute=recompute
+    ).to(device, memory_format=layout)
     images = torch.randn(case.batch, 3, case.size, case.size).to(device).contiguous(memory_format=layout)
     labels = torch.randint(10, (case.batch,), device=device)
     weights, alphas = net.weight_parameters(), net.arch_parameters()
@@ -68,8 +75,8 @@ def step(
     return run
 
 
-def ours(case: Case, part: str, device: torch.device) -> Run:
-    return step(case, part, device, torch.channels_last, lt.space.FusedCell)
+def ours(case: Case, part: str, device: torch.device, recompute: bool = False) -> Run:
+    return step(case, part, device, torch.channels_last, lt.space.FusedCell, recompute=recompute)
 
 
 def eager(case: Case, part: str, device: torch.device, layout: torch.memory_format, wrap: Wrap = None) -> Run:
@@ -85,6 +92,7 @@ def eager(case: Case, part: str, device: torch.device, layout: torch.memory_form
 
 WAYS: dict[str, Callable[..., Run]] = {
     "ours": ours,
+    "ours, recomputed": partial(ours, recompute=True),
     "eager, channels_last": partial(eager, layout=torch.channels_last),
     "eager, as shipped": partial(eager, layout=torch.contiguous_format),
 }
@@ -105,20 +113,28 @@ def _compiled(case: Case, part: str, device: str, answer: multiprocessing.connec
     answer.send((first, sorted(times)[len(times) // 2]))
 
 
-def report_compiled(case: Case, part: str, device: torch.device, limit: int) -> None:
-    """torch.compile of the channels_last supernet: seconds to the first step, milliseconds of a later one."""
+def report_compiled(case: Case, part: str, device: torch.device, limit: int) -> dict[str, float] | None:
+    """torch.compile of the channels_last supernet: seconds to the first step, milliseconds of a later one; or None."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_compiled, args=(case, part, str(device), there))
     process.start()
-    done = here.poll(limit)
-    if done:
-        first, median = here.recv()
-        print(f"  torch.compile, channels_last: first step after {first:.0f} s, then {median * 1e3:.0f} ms (median)")
+    there.close()  # the end of the process is then the end of the pipe
+    title = f"  torch.compile, channels_last, {part} step, batch {case.batch}:"
+    found = None
+    if not here.poll(limit):
+        print(f"{title} still compiling after {limit} s, ended")
     else:
-        print(f"  torch.compile, channels_last: still compiling after {limit} s, ended")
+        try:
+            first, median = here.recv()
+        except EOFError:
+            print(f"{title} failed, as above")
+        else:
+            print(f"{title} first step after {first:.0f} s, then {median * 1e3:.0f} ms (median)")
+            found = {"first_step_s": first, "median": median * 1e3}
     process.kill()
     process.join()
+    return found
 
 
 def _resident_mb(entry: str) -> float:
@@ -128,31 +144,42 @@ def _resident_mb(entry: str) -> float:
 
 
 def _held(name: str, case: Case, part: str, answer: multiprocessing.connection.Connection) -> None:
-    run = WAYS[name](case, part, torch.device("cpu"))
     before, began = _resident_mb("VmRSS"), time.perf_counter()
+    run = WAYS[name](case, part, torch.device("cpu"))
     run()
     first = time.perf_counter() - began
     run()
-    answer.send((_resident_mb("VmHWM") - before, first))
+    answer.send({"resident_mb": _resident_mb("VmHWM") - before, "first_step_s": first})
 
 
-def report_memory(case: Case, part: str) -> dict[str, float]:
-    """Growth of resident memory over two steps in a fresh process, and the seconds of its first step."""
+def report_fresh(case: Case, part: str) -> dict[str, dict[str, float]]:
+    """In a fresh process: growth of resident memory over two steps, seconds to build the net and take the first."""
     context = multiprocessing.get_context("spawn")
-    grown = {}
+    found = {}
     for name in WAYS:
         here, there = context.Pipe()
         process = context.Process(target=_held, args=(name, case, part, there))
         process.start()
-        grown[name], first = here.recv()
+        there.close()
+        found[name] = here.recv()
         process.join()
-        print(f"  {name:24}{grown[name]:8.0f} MB resident, first step {first:6.2f} s")
-    share = grown["ours"] / grown["eager, channels_last"]
-    print(f"  ours / channels_last: {share:.2f}")
-    return grown
+        print(f"  {name:24}{found[name]['resident_mb']:8.0f} MB resident, "
+              f"first step done after {found[name]['first_step_s']:6.2f} s")  # fmt: skip
+    share = found["ours"]["resident_mb"] / found["eager, channels_last"]["resident_mb"]
+    print(f"  ours / channels_last: {share:.2f} of the resident memory")
+    return found
 
 
-def report_profile(case: Case, part: str, device: torch.device, rows: int = 12) -> None:
+def report_recomputation(comparison: Comparison) -> None:
+    """What recomputation costs and saves."""
+    kept, twice = (comparison.timing(name) for name in ("ours", "ours, recomputed"))
+    print(
+        f"  recomputation: {twice.median / kept.median:.2f} × the time (median), {twice.peak_mb / kept.peak_mb:.2f} × "
+        "the peak memory"
+    )
+
+
+def report_profile(case: Case, part: str, device: torch.device, rows: int = 12) -> dict[str, float]:
     """Where the time of our step goes: each operator's own share."""
     run = ours(case, part, device)
     run()
@@ -163,24 +190,33 @@ def report_profile(case: Case, part: str, device: torch.device, rows: int = 12) 
     print(f"  share of each operator in our {part} step:")
     for event in events[:rows]:
         print(f"    {event.key:40}{100 * event.self_cpu_time_total / whole:6.1f} %  {event.count:5d} calls")
+    return {event.key: event.self_cpu_time_total / whole for event in events[:rows]}
 
 
 def main() -> None:
     bench = Harness.from_command_line(__doc__)
-    cases = [Case(8, channels=8, layers=4)] if bench.quick else [Case(32)]
+    cases = [Case(4, channels=8, layers=3)] if bench.quick else [Case(32), Case(64)]
     if bench.device.type == "cuda":
         cases = [Case(64), Case(256)]
+    first = {}
     for case in cases:
         for part in ("w", "α"):
             title = f"{part} step, batch {case.batch}, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
-            threads = tuple({1, torch.get_num_threads()}) if bench.device.type == "cpu" else None
+            both = bench.device.type == "cpu" and case is cases[0]
+            threads = tuple({1, torch.get_num_threads()}) if both else None
             ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in WAYS.items()]
-            bench.compare(title, ways, baseline="eager, channels_last", fewest=3)
+            work = {"images": case.batch}
+            comparison = bench.compare(title, ways, baseline="eager, channels_last", work=work, fewest=3)
+            report_recomputation(comparison)
             if bench.device.type == "cpu":
-                report_memory(case, part)
-                report_profile(case, part, bench.device)
-            if COMPILE_LIMIT and not bench.quick:
-                report_compiled(case, part, bench.device, COMPILE_LIMIT)
+                comparison.also["fresh process"] = report_fresh(case, part)
+                comparison.also["profile of ours"] = report_profile(case, part, bench.device)
+            first.setdefault(part, comparison)
+    # Last: a compiler that was ended may leave others running.
+    for part, comparison in first.items():
+        if COMPILE_LIMIT and not bench.quick:
+            compiled = report_compiled(cases[0], part, bench.device, COMPILE_LIMIT)
+            comparison.also["torch.compile"] = compiled or f"none after {COMPILE_LIMIT} s"
     bench.finish()
 
 

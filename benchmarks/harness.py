@@ -66,7 +66,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The timings of one set of variants; `ratios` (p20, median) of the baseline over each, empty under load."""
+    """The timings of one set of variants; `ratios` (p20, median) of the baseline over each, empty under load.
+
+    `also` takes what else a benchmark measures of them, for the file that `Harness.finish` writes.
+    """
 
     title: str
     baseline: str
@@ -74,6 +77,10 @@ class Comparison:
     ratios: dict[str, tuple[float, float]]
     others: float  # cores that other processes used meanwhile
     work: dict[str, float] = field(default_factory=dict)
+    also: dict[str, Any] = field(default_factory=dict)
+
+    def timing(self, name: str) -> Timing:
+        return next(timing for timing in self.timings if timing.name == name)
 
 
 def percentile(sorted_values: Sequence[float], share: float) -> float:
@@ -249,7 +256,8 @@ class Harness:
             title: what is computed.
             variants: at least one, names distinct.
             baseline: the name of the variant that ratios are taken of.
-            work: what one run must at least do, "flop" and "bytes": the table shows the rate that each reaches.
+            work: what one run must at least do, "flop" and "bytes", or how many "images" it takes: the table shows the
+                rate that each reaches.
             fewest: turns to take even where they last longer than the time for a table.
         """
         runs = {variant.name: variant.make() for variant in variants}
@@ -317,6 +325,8 @@ class Harness:
 
     def _rates(self, work: dict[str, float], milliseconds: float) -> dict[str, float]:
         rates = {}
+        if "images" in work:
+            rates["images/s"] = work["images"] / milliseconds * 1e3
         if "flop" in work:
             rates["GFLOP/s"] = work["flop"] / milliseconds / 1e6
         if "bytes" in work:

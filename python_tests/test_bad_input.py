@@ -376,11 +376,14 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(data=lt.data.load("folder", root="lonely"), stratify=False),
         "stratify: got False, which leaves class 'eel' without an image for ⋯; wanted True, or a method that reads no "
         "labels",
+    ),
+    (
         "search, an order of DARTS that is none",
         lambda: search(order=2),
         "order: got 2; wanted one of 'first', 'second', 'exact'",
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
+    ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
     ("search, no device", lambda: search(device=None), f"device: got None; {DEVICE}"),
     (

@@ -102,6 +102,18 @@ def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, name, request):
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["darts", "paper-ssf"])
+def test_a_run_that_needs_less_memory_goes_on_as_the_same(tmp_path, name, request):
+    """Recomputation may begin on resume: the result is that of the run without it, to the bit."""
+    whole = request.getfixturevalue({"darts": "darts", "paper-ssf": "ssf"}[name])
+    with pytest.raises(Killed):
+        search(name, tmp_path, progress=KilledAt(epochs=1), rule="top2")
+    resumed = search(name, tmp_path, resume=True, rule="top2", recompute=True)
+    assert timeless(resumed.history) == timeless(whole.history)
+    expected, got = final_state(whole.out), final_state(tmp_path)
+    assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
+
+
 def test_history_of_repeated_epochs_is_dropped(tmp_path):
     """A line of an epoch whose checkpoint never came, and half a line: as after a power cut."""
     with pytest.raises(Killed):

@@ -148,6 +148,7 @@ def test_nothing_takes_gradients_that_was_frozen(cell):
         ({"gate": "hard"}, "gate: got 'hard'"),
         ({"primitives": ("conv",)}, "primitives: got 'conv'"),
         ({"alpha_init": "ones"}, "alpha_init: got 'ones'; wanted one of 'noise', 'zeros'"),
+        ({"recompute": "yes"}, "recompute: got 'yes'; wanted True or False"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

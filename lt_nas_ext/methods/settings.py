@@ -104,6 +104,8 @@ class SearchSettings:
     """Random seed of initial weights, split, order of the images and augmentation."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
+    recompute: bool = False
+    """Run each cell again in backward instead of keeping what it made: less memory, more time, the same result."""
 
     def __post_init__(self) -> None:
         check_whole(self, "epochs", "channels", "layers", "nodes", least=1)
@@ -120,8 +122,7 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")
-        if not isinstance(self.stratify, bool):
-            raise UserError(f"stratify: got {self.stratify!r}; wanted True or False")
+        check_switch(self, "stratify", "recompute")
         betas = self.alpha_betas
         pair = isinstance(betas, tuple) and len(betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
@@ -184,6 +185,14 @@ def check_number(
             or (below is not None and value >= below)
         ):
             raise UserError(f"{field}: got {value!r}; wanted a number {wanted}")
+
+
+def check_switch(settings: Any, *fields: str) -> None:
+    """Raise `UserError` unless each field is True or False."""
+    for field in fields:
+        value = getattr(settings, field)
+        if not isinstance(value, bool):
+            raise UserError(f"{field}: got {value!r}; wanted True or False")
 
 
 def check_choice(settings: Any, field: str, choices: tuple[str, ...]) -> None:

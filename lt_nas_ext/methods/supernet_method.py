@@ -43,6 +43,7 @@ class SupernetMethod(Method):
             in_channels=problem.image_shape[0],
             nodes=settings.nodes,
             alpha_init=settings.alpha_init,
+            recompute=settings.recompute,
         )
 
     def build(self) -> nn.Module:

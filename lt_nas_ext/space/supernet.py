@@ -16,6 +16,7 @@ from lt_nas_ext.space.derive import derive
 from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import Genotype
 from lt_nas_ext.space.layout import STEM_MULTIPLIER, check_images, check_sizes, make_stem, plan_cells
+from lt_nas_ext.space.recompute import recomputed
 
 ALPHA_INITS = ("noise", "zeros")
 
@@ -39,6 +40,8 @@ class Supernet(tnn.Module):
         alpha_init: "noise", 1e-3 · randn (DARTS), or "zeros" (FairDARTS).
         cell: what makes a cell: `FusedCell`, or `PerEdgeCell` for custom candidates; or anything that takes their
             arguments and has their methods.
+        recompute: backward runs every cell a second time instead of keeping what it made: less memory for more time,
+            the same gradients and running statistics to the bit.
 
     Raises:
         UserError: an argument cannot be used; the message names it.
@@ -63,6 +66,7 @@ class Supernet(tnn.Module):
         stem_multiplier: int = STEM_MULTIPLIER,
         alpha_init: str = "noise",
         cell: Callable[..., tnn.Module] = FusedCell,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(channels=channels, num_classes=num_classes, layers=layers, in_channels=in_channels)
@@ -71,9 +75,12 @@ class Supernet(tnn.Module):
         check_primitives(tuple(primitives))
         if alpha_init not in ALPHA_INITS:
             raise UserError(f"alpha_init: got {alpha_init!r}; wanted one of {', '.join(map(repr, ALPHA_INITS))}")
+        if not isinstance(recompute, bool):
+            raise UserError(f"recompute: got {recompute!r}; wanted True or False")
         self.gate = gate
         self.primitives = tuple(primitives)
         self.in_channels = in_channels
+        self.recompute = recompute
 
         self.stem = make_stem(in_channels, stem_multiplier * channels)
         places, self.feature_dim = plan_cells(channels, layers, stem_multiplier * channels, nodes, nodes)
@@ -101,7 +108,9 @@ class Supernet(tnn.Module):
         check_images(x, self.in_channels)
         s0 = s1 = self.stem(x)
         for cell in self.cells:
-            s0, s1 = s1, cell(s0, s1, self.alphas_reduce if cell.reduction else self.alphas_normal)
+            alpha = self.alphas_reduce if cell.reduction else self.alphas_normal
+            made = recomputed(cell, s0, s1, alpha) if self.recompute else cell(s0, s1, alpha)
+            s0, s1 = s1, made
         return s1.mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,37 @@
+"""A cell that keeps nothing for backward but what it was given: the rest is computed again."""
+
+from __future__ import annotations
+
+import contextvars
+
+import torch
+from torch import nn as tnn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+
+
+@torch.compiler.disable  # a compiler weighs for itself what to keep; it cannot look into the second run
+def recomputed(cell: tnn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    """`cell(*inputs)`, whose backward runs the cell a second time, with the same gradients to the bit.
+
+    The second run draws the same random numbers, computes with the same operators (`ops.eager`) and types (autocast),
+    and counts nothing: buffers, such as running statistics, are those after the first run.
+
+    >>> cell = tnn.BatchNorm2d(1)
+    >>> recomputed(cell, torch.ones(2, 1, 3, 3)).sum().backward()
+    >>> cell.num_batches_tracked, cell.weight.grad
+    (tensor(1), tensor([0.]))
+    """
+    # Backward may come outside of the caller's context, and on a GPU it comes on another thread.
+    context = contextvars.copy_context()
+    again = False
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        nonlocal again
+        if not again:
+            again = True
+            return cell(*inputs)
+        spent = {name: buffer.clone() for name, buffer in cell.named_buffers()}
+        return context.copy().run(functional_call, cell, spent, inputs)
+
+    return checkpoint(run, *inputs, use_reentrant=False)
