@@ -22,6 +22,21 @@ def cosine(highest: float, lowest: float, epoch: Epoch) -> float:
     return lowest + 0.5 * (highest - lowest) * (1.0 + math.cos(math.pi * epoch.index / epoch.count))
 
 
+def device_options(parameters: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """How an optimiser is made for parameters: on CUDA in one launch, and so that a graph can hold it."""
+    return {"fused": True} if any(parameter.is_cuda for parameter in parameters) else {}
+
+
+def set_rate(group: dict[str, Any], lr: float, device: torch.device) -> None:
+    """Set the learning rate of an optimiser's group: on CUDA a tensor that stays, for recorded steps to read."""
+    if device.type != "cuda":
+        group["lr"] = lr
+    elif isinstance(group["lr"], torch.Tensor) and group["lr"].device == device:
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = torch.tensor(lr, device=device)
+
+
 class GroupedOptimiser:
     """A PyTorch optimiser whose groups follow base_lr(epoch) · factor(epoch).
 
@@ -48,7 +63,7 @@ class GroupedOptimiser:
         self.lr = self.base_lr(epoch)
         self.factors = lr_factors(self.groups, epoch)
         for group, target in zip(self.groups, self.optimiser.param_groups, strict=True):
-            target["lr"] = self.lr * self.factors[group.name]
+            set_rate(target, self.lr * self.factors[group.name], group.parameters[0].device)
 
     @property
     def active(self) -> list[nn.Parameter]:
@@ -64,7 +79,13 @@ class GroupedOptimiser:
         return self.optimiser.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimiser.load_state_dict(state)
+        load_optimiser(self.optimiser, state)
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state that may have been saved on another kind of device: how the optimiser works here stays."""
+    own = {name: optimiser.defaults[name] for name in ("fused", "foreach", "capturable") if name in optimiser.defaults}
+    optimiser.load_state_dict({**state, "param_groups": [{**group, **own} for group in state["param_groups"]]})
 
 
 def lr_factors(groups: Sequence[ParameterGroup], epoch: Epoch) -> dict[str, float]:
@@ -87,6 +108,7 @@ def weight_optimiser(groups: Sequence[ParameterGroup], settings: SearchSettings)
         lr=settings.w_lr,
         momentum=settings.w_momentum,
         weight_decay=settings.w_weight_decay,
+        **device_options([parameter for group in groups for parameter in group.parameters]),
     )
     return GroupedOptimiser(sgd, groups, lambda epoch: cosine(settings.w_lr, settings.w_lr_min, epoch))
 
@@ -99,8 +121,13 @@ class AlphaOptimiser(GroupedOptimiser):
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], settings: SearchSettings) -> None:
+        options = device_options([parameter for group in groups for parameter in group.parameters])
         adam = torch.optim.Adam(
-            [{"params": list(group.parameters)} for group in groups], lr=settings.alpha_lr, betas=settings.alpha_betas
+            [{"params": list(group.parameters)} for group in groups],
+            lr=settings.alpha_lr,
+            betas=settings.alpha_betas,
+            capturable=bool(options),
+            **options,
         )
         super().__init__(adam, groups, lambda epoch: settings.alpha_lr)
         self.weight_decay = settings.alpha_weight_decay

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lt_nas_ext.data import Dataset, ImageSet, split
+from lt_nas_ext.engine.capture import recorder_for
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.evaluate import batched
 from lt_nas_ext.engine.health import health_figures
@@ -111,6 +112,7 @@ def run_search(
         "alpha_travel": search.alpha_travel,
         "reachable_gate": method.reachable_gate(search.alpha_travel),
         **health_figures(method.deciding_gates(search.networks), genotype.to_json(), history),
+        "capture_fallbacks": search.capture_fallbacks,
         "warnings": [str(warning) for warning in [*before, *after]],
     }
     metrics = _metrics(search, history, figures)
@@ -145,7 +147,7 @@ class _Search:
         with isolated_rng(device):
             seed_global(device, settings.seed, "networks")
             self.networks = place(method.build(), device)
-            self._steps = Steps(method, self.networks)
+            self._steps = Steps(method, self.networks, recorder_for(device, settings.capture))
             seed_global(device, settings.seed, "probe")
             self.probe = self._probe(device) if method.label_free else None
         self._validation = halves[1].to(device)
@@ -165,6 +167,11 @@ class _Search:
     def alpha_travel(self) -> float:
         """The most that Adam can move an α over the search; there is one step of α before each step of w."""
         return alpha_travel(self._steps.alphas.groups, self.settings, self.steps)
+
+    @property
+    def capture_fallbacks(self) -> list[str]:
+        """Why a step ran as written where it was to be recorded."""
+        return self._steps.fallbacks
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
         at = Epoch(epoch, self.settings.epochs)

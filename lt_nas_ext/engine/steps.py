@@ -5,15 +5,14 @@ The gradient of α is taken at the present w (first order), or through the step 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
+from lt_nas_ext.engine.capture import Captured, Recorder
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, weight_optimiser
-from lt_nas_ext.engine.unrolled import Unrolled
+from lt_nas_ext.engine.unrolled import Measure, Unrolled
 from lt_nas_ext.methods import Batch, Epoch, Loss, Method
 
 
@@ -23,9 +22,10 @@ class Steps:
     Args:
         method: what is trained, and its settings.
         networks: what `method.build` returned, on its device.
+        recorder: records both steps, where the device has one.
     """
 
-    def __init__(self, method: Method, networks: nn.Module) -> None:
+    def __init__(self, method: Method, networks: nn.Module, recorder: Recorder | None = None) -> None:
         self.method, self.networks = method, networks
         self.weights = weight_optimiser(method.weight_groups(networks), method.settings)
         self.alphas = AlphaOptimiser(method.alpha_groups(networks), method.settings)
@@ -36,16 +36,25 @@ class Steps:
         self._unrolled: Unrolled | None = None
         if order != "first":
             self._unrolled = Unrolled(method, networks, self.weights, self._parameters, exact=order == "exact")
+        self._captured_arch = Captured(self._arch, recorder, "the α step", self._drop_gradients)
+        self._captured_weight = Captured(self._weight, recorder, "the w step", self._drop_gradients)
 
     def begin(self, epoch: Epoch) -> None:
         """Set the learning rates of an epoch, and who is frozen in it."""
         self._at = epoch
         self.weights.begin(epoch)
         self.alphas.begin(epoch)
+        moving = {**self.weights.factors, **self.alphas.factors}
+        key = (epoch if self.method.losses_follow_epoch else None, tuple(n for n, f in moving.items() if f > 0))
+        self._captured_arch.begin(key)
+        self._captured_weight.begin(key)
 
-    def arch(
-        self, batch: Batch, weight_batch: Batch, measure: Callable[[dict[str, torch.Tensor]], None] | None = None
-    ) -> Loss:
+    @property
+    def fallbacks(self) -> list[str]:
+        """Why a step runs as written although there is a recorder."""
+        return [one.reason for one in (self._captured_arch, self._captured_weight) if one.reason is not None]
+
+    def arch(self, batch: Batch, weight_batch: Batch, measure: Measure | None = None) -> Loss:
         """One step of α on a batch of the second half.
 
         Args:
@@ -53,8 +62,18 @@ class Steps:
             weight_batch: what the step of w that follows will be taken on; the first order does not look at it.
             measure: gets the gradient norm of each part of the loss.
         """
+        if measure is not None:  # once in a search: not worth a recording
+            return self._arch(batch, weight_batch, measure)
+        return self._captured_arch(batch, *([] if self._unrolled is None else [weight_batch]))
+
+    def weight(self, batch: Batch) -> Loss:
+        """One step of w on a batch of the first half, the whole gradient's norm clipped."""
+        return self._captured_weight(batch)
+
+    def _arch(self, batch: Batch, weight_batch: Batch | None = None, measure: Measure | None = None) -> Loss:
         active = self.alphas.active
         if self._unrolled is not None:
+            assert weight_batch is not None
             loss = self._unrolled.backward(active, batch, weight_batch, self._at, measure)
         else:
             with gradients_for(active, self._parameters):
@@ -63,17 +82,20 @@ class Steps:
                     measure(gradient_norms(loss, active))
                 loss.total.backward()
         self.alphas.step()
-        return loss
+        return loss.detached
 
-    def weight(self, batch: Batch) -> Loss:
-        """One step of w on a batch of the first half, the whole gradient's norm clipped."""
+    def _weight(self, batch: Batch) -> Loss:
         active = self.weights.active
         with gradients_for(active, self._parameters):
             loss = self.method.weight_loss(self.networks, batch, self._at)
             loss.total.backward()
             nn.utils.clip_grad_norm_(active, self.method.settings.grad_clip)
             self.weights.step()
-        return loss
+        return loss.detached
+
+    def _drop_gradients(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
         return {

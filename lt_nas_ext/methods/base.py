@@ -109,6 +109,12 @@ class Loss:
         return next(iter(self.parts.values()))
 
     @property
+    def detached(self) -> Loss:
+        """The same figures without what backward needed."""
+        seen = (None if one is None else one.detach() for one in (self.logits, self.features))
+        return Loss(self.terms, *seen)
+
+    @property
     def terms(self) -> dict[str, torch.Tensor]:
         """The parts as detached tensors, still on their device."""
         return {name: part.detach() for name, part in self.parts.items()}
@@ -163,6 +169,9 @@ class Method(ABC):
     """What `weight_loss` is fed, from the first half of the training images."""
     alpha_stream: Stream = Stream("labelled")
     """What `alpha_loss` is fed, from the second half."""
+
+    losses_follow_epoch: ClassVar[bool] = True
+    """The losses look at the epoch they are given; where they do not, a step recorded once serves all epochs."""
 
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         self.settings = settings

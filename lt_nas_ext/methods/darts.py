@@ -20,6 +20,7 @@ class Darts(SupernetMethod):
 
     name = "darts"
     paper_preset = "darts"
+    losses_follow_epoch = False
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         return cross_entropy(networks, batch)

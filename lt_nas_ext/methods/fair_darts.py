@@ -53,6 +53,7 @@ class FairDarts(SigmoidMethod):
 
     name = "fair-darts"
     paper_preset = "authors-fairdarts"
+    losses_follow_epoch = False
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         return cross_entropy(networks, batch)

@@ -102,6 +102,8 @@ class SearchSettings:
     """Learning rate of the detached linear probe that gives a label-free search an accuracy to show."""
     seed: int = 0
     """Random seed of initial weights, split, order of the images and augmentation."""
+    capture: bool = True
+    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
     recompute: bool = False
@@ -122,7 +124,7 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")
-        check_switch(self, "stratify", "recompute")
+        check_switch(self, "stratify", "recompute", "capture")
         betas = self.alpha_betas
         pair = isinstance(betas, tuple) and len(betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
