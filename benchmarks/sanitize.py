@@ -21,6 +21,17 @@ def mixed_sum(device: torch.device) -> None:
             lt.ops.mixed_sum([*x[:4], None, *x[4:]], alpha.detach(), "sigmoid").sum().backward()
 
 
+def bn_mixed_sum(device: torch.device) -> None:
+    for shape in [(3, 12, 5, 7), (2, 72, 9, 5), (4, 16, 32, 32)]:
+        for dtype in (torch.float32, torch.bfloat16):
+            x = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(9)]
+            alpha = torch.randn(2, 5, device=device, requires_grad=True)
+            moments = [None if place % 4 == 2 else lt.ops.channel_moments(one) for place, one in enumerate(x)]
+            candidates, moments = [*x[:4], None, *x[4:]], [*moments[:4], None, *moments[4:]]
+            lt.ops.bn_mixed_sum(candidates, alpha, "softmax", moments).sum().backward()
+            lt.ops.bn_mixed_sum(candidates, alpha.detach(), "sigmoid", moments, batch=False).sum().backward()
+
+
 def barlow_twins_loss(device: torch.device) -> None:
     for rows, columns in [(33, 129), (64, 48)]:
         za, zb = (torch.randn(rows, columns, device=device, requires_grad=True) for _ in range(2))
@@ -50,7 +61,7 @@ def depthwise_conv(device: torch.device) -> None:
 
 if __name__ == "__main__":
     device = torch.device(sys.argv[1] if len(sys.argv) > 1 else "cuda")
-    for case in (mixed_sum, barlow_twins_loss, sep_unit, depthwise_conv):
+    for case in (mixed_sum, bn_mixed_sum, barlow_twins_loss, sep_unit, depthwise_conv):
         case(device)
         if device.type == "cuda":
             torch.cuda.synchronize()

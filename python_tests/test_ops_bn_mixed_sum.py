@@ -7,10 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from operator_laws import (
+    DEVICES,
     LAYOUTS,
     assert_a_graph_of_the_gradient_changes_nothing,
     assert_eight_python_threads_agree,
     assert_same_bits_on_every_thread_count,
+    equal_to_the_bit,
     layout,
     needs_kernels,
 )
@@ -29,6 +31,7 @@ class Case:
     def __init__(self, shape=(3, 8, 5, 6), rows=1, columns=5, gate="softmax", **more):
         dtype, seed = more.get("dtype", torch.float64), more.get("seed", 0)
         in_layout, absent = more.get("layout", "channels_last"), more.get("absent", ())
+        device = more.get("device", "cpu")
         generator = torch.Generator().manual_seed(seed)
 
         def randn(*shape):
@@ -37,12 +40,13 @@ class Case:
         self.candidates = []
         for slot in range(rows * columns):
             x = (1 + slot) * randn(*shape) + randn(shape[1], 1, 1)
-            self.candidates.append(None if slot in absent else layout(x.to(dtype), in_layout).requires_grad_())
+            x = layout(x.to(dtype), in_layout).to(device)
+            self.candidates.append(None if slot in absent else x.requires_grad_())
         self.alpha = randn(*((rows, columns) if rows > 1 else (columns,)))
-        self.alpha = self.alpha.to(torch.promote_types(dtype, torch.float32)).requires_grad_()
+        self.alpha = self.alpha.to(device, torch.promote_types(dtype, torch.float32)).requires_grad_()
         self.gate = gate
         self.plain = more.get("plain", False)
-        self.grad = layout(randn(*shape).to(dtype), in_layout)
+        self.grad = layout(randn(*shape).to(dtype), in_layout).to(device)
         self.inputs = [self.alpha, *(x for x in self.candidates if x is not None)]
 
     def y(self, *inputs, function=bn_mixed_sum):
@@ -56,7 +60,7 @@ class Case:
 
     def value_and_gradients(self, function=bn_mixed_sum):
         y = self.y(function=function)
-        return [y, *torch.autograd.grad(y, self.inputs, self.grad)]
+        return [y.detach(), *torch.autograd.grad(y, self.inputs, self.grad)]
 
     def wide(self):
         """The same in float64."""
@@ -133,12 +137,16 @@ def test_other_types_are_the_twins(dtype):
 
 @needs_kernels
 def test_error_is_at_most_twice_eagers():
-    case = Case((16, 16, 16, 16), columns=8, plain=True, dtype=torch.float32)
+    assert_error_at_most_twice_eagers(Case((16, 16, 16, 16), columns=8, plain=True, dtype=torch.float32))
+
+
+def assert_error_at_most_twice_eagers(case: Case) -> None:
     exact = case.wide().value_and_gradients(bn_mixed_sum_eager)
     ours, theirs = case.value_and_gradients(), case.value_and_gradients(bn_mixed_sum_eager)
     for got, eager, wanted in zip(ours, theirs, exact, strict=True):
+        assert got.dtype == eager.dtype
         # One unit in the last place of room: where eager happens to be exact, twice nothing is nothing.
-        room = torch.finfo(torch.float32).eps * wanted.norm()
+        room = torch.finfo(got.dtype).eps * wanted.norm()
         assert (got.double() - wanted).norm() <= 2 * (eager.double() - wanted).norm() + room
 
 
@@ -158,8 +166,9 @@ def test_moments_are_those_of_batch_norm():
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("absent", [(), (1, 4)])
 @pytest.mark.parametrize("plain", [False, True])
-def test_first_and_second_derivatives(gate, absent, plain):
-    case = Case((3, 4, 2, 1), 2, 3, gate, absent=absent, plain=plain)
+@pytest.mark.parametrize("device", DEVICES)
+def test_first_and_second_derivatives(device, gate, absent, plain):
+    case = Case((3, 4, 2, 1), 2, 3, gate, absent=absent, plain=plain, device=device)
     assert torch.autograd.gradcheck(case.y, case.inputs)
     assert torch.autograd.gradgradcheck(case.y, case.inputs)
 
@@ -265,8 +274,9 @@ def test_eight_python_threads_at_once():
 
 @needs_kernels
 @pytest.mark.parametrize("gate", GATES)
-def test_opcheck(gate):
-    case = Case((3, 4, 5, 2), columns=3, gate=gate, dtype=torch.float32)
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device, gate):
+    case = Case((3, 4, 5, 2), columns=3, gate=gate, dtype=torch.float32, device=device)
     mean = torch.stack([x.detach().mean((0, 2, 3)) for x in case.candidates])
     inv_std = torch.stack([x.detach().var((0, 2, 3), unbiased=False).rsqrt() for x in case.candidates])
     rest = (case.alpha, [0, 1, 2], gate, mean, inv_std, [True, False, True])
@@ -279,8 +289,9 @@ def test_opcheck(gate):
 
 
 @needs_kernels
-def test_compiles_into_one_graph():
-    case = Case(columns=4, absent={2}, plain=True, dtype=torch.float32)
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiles_into_one_graph(device):
+    case = Case(columns=4, absent={2}, plain=True, dtype=torch.float32, device=device)
     torch.compiler.reset()
     function = torch.compile(lambda *inputs: case.y(*inputs), fullgraph=True, backend="aot_eager")
     y = function(*case.inputs)
@@ -289,10 +300,101 @@ def test_compiles_into_one_graph():
         torch.testing.assert_close(a, b)
 
 
-def test_autocast_is_the_twins():
-    case = Case(dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_is_the_twins(device):
+    case = Case(dtype=torch.float32, device=device)
+    with torch.autocast(device, torch.bfloat16):
         assert torch.equal(case.y(), case.y(function=bn_mixed_sum_eager))
+
+
+# ---- on CUDA --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("in_layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((9, 4, 1, 1), 1, 1),
+        ((3, 12, 5, 7), 2, 3),
+        ((2, 72, 9, 5), 1, 8),
+        ((4, 16, 33, 17), 5, 7),
+        ((2, 8, 3, 5), 2, 67),
+    ],
+)
+def test_cuda_equals_float64(shape, rows, columns, in_layout, gate, dtype):
+    case = Case(shape, rows, columns, gate, layout=in_layout, plain=True, dtype=dtype, device="cuda")
+    assert_equal_to_float64(case, dtype)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [16, 20])
+def test_cuda_error_is_at_most_twice_eagers(channels, dtype):
+    case = Case((16, channels, 16, 16), columns=8, absent={5}, plain=True, dtype=dtype, device="cuda")
+    assert_error_at_most_twice_eagers(case)
+    moments = channel_moments(case.candidates[0])
+    assert moments.dtype == torch.float32
+    torch.testing.assert_close(moments.double(), channel_moments(case.wide().candidates[0]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("wanted", ["a", "xyz", "y"])
+def test_cuda_makes_what_is_asked_for(wanted):
+    case = Case(columns=3, device="cuda")
+    whole, inputs = (dict(zip("axyz", some, strict=True)) for some in (case.value_and_gradients()[1:], case.inputs))
+    for name, tensor in inputs.items():
+        tensor.requires_grad_(name in wanted)
+    case.y().backward(case.grad)
+    for name, tensor in inputs.items():
+        assert torch.equal(tensor.grad, whole[name]) if name in wanted else tensor.grad is None
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_takes_storage_that_begins_anywhere(dtype):
+    case = Case(dtype=dtype, device="cuda")
+    expected = case.value_and_gradients()
+    shifted = []
+    for x in case.candidates:
+        memory = x.new_empty(x.numel() + 1)[1:].view(x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
+        shifted.append(memory.copy_(x.detach()).requires_grad_())
+    case.candidates, case.inputs = shifted, [case.alpha, *shifted]
+    assert equal_to_the_bit(case.value_and_gradients(), expected)
+
+
+@pytest.mark.cuda
+def test_cuda_gradients_with_a_graph_of_their_own_in_bfloat16():
+    case = Case(dtype=torch.bfloat16, plain=True, device="cuda")
+    expected = case.value_and_gradients()[1:]
+    with_graph = torch.autograd.grad(case.y(), case.inputs, case.grad, create_graph=True)
+    for got, wanted in zip(with_graph, expected, strict=True):
+        assert got.requires_grad and got.dtype == wanted.dtype
+        assert (got - wanted).norm() <= 1e-2 * wanted.norm()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_same_bits_on_every_run_and_stream_and_in_a_captured_graph(dtype):
+    case = Case((4, 16, 32, 32), 2, 5, absent={3}, plain=True, dtype=dtype, device="cuda")
+    expected = case.value_and_gradients()
+    assert all(equal_to_the_bit(case.value_and_gradients(), expected) for _ in range(3))
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        elsewhere = case.value_and_gradients()
+    stream.synchronize()
+    assert equal_to_the_bit(elsewhere, expected)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        replayed = case.value_and_gradients()
+    with torch.no_grad():
+        case.candidates[0].mul_(case.candidates[1])
+    graph.replay()
+    assert equal_to_the_bit(replayed, case.value_and_gradients())
+    assert not torch.equal(replayed[0], expected[0])
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
@@ -334,6 +436,8 @@ def test_bad_images_of_moments(x):
         ([X, X], ALPHA, [0, 1], "softmax", OWN, OWN.double(), [True, True]),
         ([X, X], ALPHA, [0, 1], "softmax", OWN, OWN, [True]),
         ([X.half()] * 2, ALPHA, [0, 1], "softmax", OWN.half(), OWN.half(), [True, True]),
+        ([X.half()] * 2, ALPHA, [0, 1], "softmax", OWN, OWN, [True, True]),
+        ([X[:, :0]] * 2, ALPHA, [0, 1], "softmax", OWN[:, :0], OWN[:, :0], [True, True]),
         ([], ALPHA, [], "softmax", OWN[:0], OWN[:0], []),
     ],
 )

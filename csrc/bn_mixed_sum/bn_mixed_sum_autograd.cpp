@@ -17,19 +17,20 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// The sum in ATen's operators.
+// The sum in ATen's operators, in the type of sums.
 Tensor sum(at::TensorList x, const Tensor& alpha, at::IntArrayRef slots, const std::string& gate, const Tensor& mean,
            const Tensor& inv_std, const c10::List<bool>& batch) {
-  const Tensor wide = alpha.to(x[0].scalar_type());
+  const at::ScalarType type = accumulate_type(x[0].scalar_type());
+  const Tensor wide = alpha.to(type);
   Tensor w = wide;
   if (gate != "identity") w = gate == "softmax" ? at::softmax(wide, -1) : at::sigmoid(wide);
   w = w.flatten();
   Tensor y;
   for (size_t p = 0; p < x.size(); ++p) {
-    const Tensor term = w[slots[p]] * normalized(x[p], mean[p], inv_std[p], batch.get(p));
+    const Tensor term = w[slots[p]] * normalized(x[p].to(type), mean[p], inv_std[p], batch.get(p));
     y = y.defined() ? y + term : term;
   }
-  return y;
+  return y.to(x[0].scalar_type());
 }
 
 class BnMixedSum : public torch::autograd::Function<BnMixedSum> {

@@ -28,10 +28,6 @@ int64_t chunks_of(int64_t pixels, int64_t channels) {
   return (pixels + step - 1) / step;
 }
 
-void check_covered(const Tensor& x) {
-  TORCH_CHECK_VALUE(x.size(1) % 4 == 0, "candidates: got ", x.size(1), " channels; the kernel takes multiples of 4");
-}
-
 template <class A>
 Tensor forward_of(const std::vector<Tensor>& x, const mixed_sum::Weights<A>& weights, const Tensor& mean,
                   const Tensor& inv_std) {
@@ -57,7 +53,6 @@ Tensor forward_of(const std::vector<Tensor>& x, const mixed_sum::Weights<A>& wei
 Tensor forward_cpu(at::TensorList candidates, const Tensor& alpha, at::IntArrayRef slots, c10::string_view gate,
                    const Tensor& mean, const Tensor& inv_std, c10::List<bool> batch) {
   check(candidates, alpha, slots, mean, inv_std, batch);
-  check_covered(candidates[0]);
   Tensor y;
   with_float_type(candidates[0].scalar_type(), "candidates", [&](auto element) {
     using A = decltype(element);
@@ -144,7 +139,6 @@ Gradients backward_cpu(const Tensor& grad, at::TensorList candidates, const Tens
                        c10::string_view gate, const Tensor& mean, const Tensor& inv_std, c10::List<bool> batch,
                        c10::List<bool> need_x, bool need_alpha) {
   check(candidates, alpha, slots, mean, inv_std, batch);
-  check_covered(candidates[0]);
   mixed_sum::check_backward(grad, candidates, alpha, slots, /*need_alpha=*/true);
   Gradients gradients;
   with_float_type(grad.scalar_type(), "grad", [&](auto element) {
@@ -174,8 +168,7 @@ Tensor moments_of(const Tensor& x) {
 }
 
 Tensor moments_cpu(const Tensor& x) {
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.numel() > 0, "x: got shape ", x.sizes(), "; wanted images (N, C, H, W)");
-  check_covered(x);
+  check_images(x, "x");
   Tensor moments;
   with_float_type(x.scalar_type(), "x",
                   [&](auto element) { moments = moments_of<decltype(element)>(channels_last(x)); });

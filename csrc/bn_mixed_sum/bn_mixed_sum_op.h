@@ -13,17 +13,24 @@ namespace lt::bn_mixed_sum {
 
 using Gradients = std::tuple<std::vector<at::Tensor>, at::Tensor>;
 
+inline void check_images(const at::Tensor& x, const char* argument) {
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.numel() > 0, argument, ": got shape ", x.sizes(),
+                    "; wanted images (N, C, H, W), not empty");
+  TORCH_CHECK_VALUE(x.size(1) % 4 == 0, argument, ": got ", x.size(1), " channels; the kernel takes multiples of 4");
+}
+
+// `mean` and `inv_std` are in the type of sums.
 inline void check(at::TensorList candidates, const at::Tensor& alpha, at::IntArrayRef slots, const at::Tensor& mean,
                   const at::Tensor& inv_std, const c10::List<bool>& batch) {
   mixed_sum::check_forward(candidates, alpha, slots);
-  TORCH_CHECK_VALUE(candidates[0].dim() == 4, "candidates: got shape ", candidates[0].sizes(),
-                    "; wanted images (N, C, H, W)");
+  check_images(candidates[0], "candidates");
   const int64_t count = static_cast<int64_t>(candidates.size());
+  const at::ScalarType type = accumulate_type(candidates[0].scalar_type());
   for (const at::Tensor& t : {mean, inv_std})
     TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == count && t.size(1) == candidates[0].size(1) &&
-                          t.scalar_type() == candidates[0].scalar_type() && t.device() == candidates[0].device(),
-                      "mean and inv_std: got ", t.scalar_type(), " of shape ", t.sizes(), "; wanted ",
-                      candidates[0].scalar_type(), " of (", count, ", ", candidates[0].size(1), ")");
+                          t.scalar_type() == type && t.device() == candidates[0].device(),
+                      "mean and inv_std: got ", t.scalar_type(), " of shape ", t.sizes(), " on ", t.device(),
+                      "; wanted ", type, " of (", count, ", ", candidates[0].size(1), ") on ", candidates[0].device());
   TORCH_CHECK_VALUE(static_cast<int64_t>(batch.size()) == count, "batch: got ", batch.size(), "; wanted ", count);
 }
 

@@ -58,6 +58,20 @@ LT_HOST_DEVICE Pack<T> load_pack(const T* p) {
 #endif
 }
 
+#if defined(__CUDACC__)
+namespace detail {
+// As one instruction: an assignment the compiler may take apart into stores of single elements, and does.
+__device__ __forceinline__ void store_raw(void* p, uint4 v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_raw(void* p, uint2 v) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y) : "memory");
+}
+}  // namespace detail
+#endif
+
 template <class T>
 LT_HOST_DEVICE void store_pack(T* p, const Pack<T>& pack) {
 #if defined(__CUDA_ARCH__)
@@ -65,7 +79,7 @@ LT_HOST_DEVICE void store_pack(T* p, const Pack<T>& pack) {
     Pack<T> pack;
     uint4 raw;
   } u{pack};
-  *reinterpret_cast<uint4*>(p) = u.raw;
+  detail::store_raw(p, u.raw);
 #else
   std::memcpy(p, &pack, sizeof pack);
 #endif

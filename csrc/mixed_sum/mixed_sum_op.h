@@ -51,6 +51,8 @@ inline void check_backward(const at::Tensor& grad, at::TensorList candidates, co
   TORCH_CHECK_VALUE(!need_alpha || candidates.size() == slots.size(), "candidates: got ", candidates.size(), " for ",
                     slots.size(), " slots; the gradient of alpha needs them all");
   check(candidates, alpha, slots);
+  TORCH_CHECK_VALUE(grad.device() == alpha.device(), "grad: got device ", grad.device(), " beside alpha on ",
+                    alpha.device());
   for (const at::Tensor& x : candidates)
     TORCH_CHECK_VALUE(x.sizes() == grad.sizes() && x.scalar_type() == grad.scalar_type(), "grad: got ", grad.sizes(),
                       " of ", grad.scalar_type(), "; wanted ", x.sizes(), " of ", x.scalar_type());

@@ -17,13 +17,15 @@ Moments = Sequence[torch.Tensor | None]
 def channel_moments(x: torch.Tensor) -> torch.Tensor:
     """Mean and (biased) variance of every channel of images (N, C, H, W): (2, C), without a gradient.
 
+    In float32, and in float64 for float64.
+
     >>> channel_moments(torch.arange(8.0).view(2, 4, 1, 1))[0]
     tensor([2., 3., 4., 5.])
     """
     if x.dim() != 4 or not x.is_floating_point():
         raise UserError(f"x: got {x.dtype} of shape {tuple(x.shape)}; wanted floating-point images (N, C, H, W)")
     x = x.detach()
-    if _covered(x):
+    if _kernels.cover_images(x):
         return torch.ops.lt_nas_ext.channel_moments(x)
     return channel_moments_eager(x)
 
@@ -34,7 +36,7 @@ def channel_moments_eager(x: torch.Tensor) -> torch.Tensor:
     >>> channel_moments_eager(torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)).flatten()
     tensor([2., 1.])
     """
-    wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    wide = x.detach().to(_sums_type(x))
     var, mean = torch.var_mean(wide, (0, 2, 3), unbiased=False)
     return torch.stack([mean, var])
 
@@ -89,8 +91,9 @@ def bn_mixed_sum(
         eps: added to the variance.
 
     Returns:
-        The sum, of the candidates' shape and type, channels_last. Channels that are no multiple of 4, other types than
-        float32 and float64, and devices without the kernel are the eager twin's.
+        The sum, of the candidates' shape and type, channels_last. Accumulated in float32 (float64 for float64).
+        Channels that are no multiple of 4, types that the device's kernel does not take (on a CPU it takes float32 and
+        float64) and devices without one are the eager twin's.
 
     Raises:
         UserError: a wrong shape, type, device or gate, or no tensor at all; the message names it.
@@ -105,29 +108,22 @@ def bn_mixed_sum(
     present, slots = present_candidates(candidates, alpha, gate)
     given = _checked(present, slots, moments, len(candidates), eps)
     first = present[0]
-    if not _covered(first):
+    if not _kernels.cover_images(first):
         return bn_mixed_sum_eager(candidates, alpha, gate, moments, batch, eps)
     if moments is None:
         given = [channel_moments(x) for x in present]
-    mean = first.new_zeros(len(present), first.shape[1])
-    inv_std = torch.ones_like(mean)
-    places = [place for place, own in enumerate(given) if own is not None]
-    if places:
-        stacked = torch.stack([own for own in given if own is not None]).to(first.dtype)
-        mean[places], inv_std[places] = stacked[:, 0], (stacked[:, 1] + eps).rsqrt()
+    plain = first.new_zeros(2, first.shape[1], dtype=_sums_type(first))
+    stacked = torch.stack([plain if own is None else own for own in given]).to(plain.dtype)
+    mean, inv_std = stacked[:, 0], (stacked[:, 1] + eps).rsqrt()
+    for place, own in enumerate(given):  # by number: a list of places would be copied to the device
+        if own is None:
+            inv_std[place] = 1
     batches = [batch and own is not None for own in given]
     return torch.ops.lt_nas_ext.bn_mixed_sum(present, alpha, slots, gate, mean, inv_std, batches)
 
 
-def _covered(x: torch.Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and _kernels.use_kernels(x)
-        and x.dtype in (torch.float32, torch.float64)
-        and x.shape[1] % 4 == 0
-        and x.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
-    )
+def _sums_type(x: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def check_eps(eps: float) -> None:
@@ -160,7 +156,7 @@ if _kernels.status().active:
 
     @torch.library.register_fake("lt_nas_ext::channel_moments")
     def _(x: torch.Tensor) -> torch.Tensor:
-        return x.new_empty(2, x.shape[1])
+        return x.new_empty(2, x.shape[1], dtype=_sums_type(x))
 
     @torch.library.register_fake("lt_nas_ext::bn_mixed_sum")
     def _(
