@@ -31,15 +31,35 @@ LT_HOST_DEVICE Four<accumulate_t<T>> load_four(const T* p) {
   return wide;
 }
 
+// To global memory.
 template <class T>
 LT_HOST_DEVICE void store_four(T* p, const Four<accumulate_t<T>>& wide) {
   Four<T> raw;
   LT_UNROLL
   for (int i = 0; i < 4; ++i) raw.v[i] = narrow<T>(wide.v[i]);
 #if defined(__CUDA_ARCH__)
-  *reinterpret_cast<Four<T>*>(p) = raw;
+  using Piece = std::conditional_t<sizeof raw == 8, uint2, uint4>;
+  Piece pieces[sizeof raw / sizeof(Piece)];
+  memcpy(pieces, &raw, sizeof raw);
+  LT_UNROLL
+  for (unsigned i = 0; i < sizeof raw / sizeof(Piece); ++i)
+    detail::store_raw(reinterpret_cast<Piece*>(p) + i, pieces[i]);
 #else
   std::memcpy(p, &raw, sizeof raw);
+#endif
+}
+
+// To shared memory.
+template <class A>
+LT_HOST_DEVICE void keep_four(A* p, const Four<A>& four) {
+#if defined(__CUDA_ARCH__)
+  uint4 pieces[sizeof four / sizeof(uint4)];
+  memcpy(pieces, &four, sizeof four);
+  LT_UNROLL
+  for (unsigned i = 0; i < sizeof four / sizeof(uint4); ++i)
+    detail::keep_raw(reinterpret_cast<uint4*>(p) + i, pieces[i]);
+#else
+  std::memcpy(p, &four, sizeof four);
 #endif
 }
 
@@ -134,7 +154,7 @@ LT_HOST_DEVICE void fill_thread(const DepthwiseTiles& t, const Place& place, con
         if (relu && v.v[i] < A(0)) v.v[i] = A(0);
       }
     }
-    store_four<A>(a + pixel * count + c, v);
+    keep_four(a + pixel * count + c, v);
   }
 }
 

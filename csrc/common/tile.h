@@ -69,6 +69,11 @@ __device__ __forceinline__ void store_raw(void* p, uint4 v) {
 __device__ __forceinline__ void store_raw(void* p, uint2 v) {
   asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y) : "memory");
 }
+__device__ __forceinline__ void keep_raw(void* p, uint4 v) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_shared(p)), "r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w)
+               : "memory");
+}
 }  // namespace detail
 #endif
 

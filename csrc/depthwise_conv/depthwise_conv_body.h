@@ -84,7 +84,7 @@ LT_HOST_DEVICE void load_dy_thread(const ConvBackward<T>& b, const Place& place,
     const int row = pixel / pitch - t.before(), column = pixel % pitch - t.before();
     Four<accumulate_t<T>> v{};
     if (inside(t, place, row, column)) v = load_four(image + out_pixel(t, place, row, column) * t.channels + c);
-    store_four<accumulate_t<T>>(dy + pixel * count + c, v);
+    keep_four(dy + pixel * count + c, v);
   }
 }
 

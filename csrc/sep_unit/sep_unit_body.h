@@ -108,7 +108,7 @@ LT_HOST_DEVICE void pointwise_thread(const UnitForward<T>& f, const Place& place
     }
     if (!ends) {
       LT_UNROLL
-      for (int i = 0; i < 4; ++i) store_four<A>(s.z + (group * 4 + i) * f.out_channels + o, z[i]);
+      for (int i = 0; i < 4; ++i) keep_four(s.z + (group * 4 + i) * f.out_channels + o, z[i]);
       continue;
     }
     const int row = group * 4 / t.width, column = group * 4 % t.width;
@@ -344,7 +344,7 @@ LT_HOST_DEVICE void through_pointwise_thread(const UnitBackward<T>& b, const Pla
     }
     LT_UNROLL
     for (int i = 0; i < 4; ++i)
-      if (column + i < t.du_width()) store_four<A>(du + (row * pitch + column + i) * count + c, sum[i]);
+      if (column + i < t.du_width()) keep_four(du + (row * pitch + column + i) * count + c, sum[i]);
   }
 }
 
@@ -369,7 +369,7 @@ LT_HOST_DEVICE void outer_thread(const UnitBackward<T>& b, const Place& place, i
       for (int l = 0; l < 4; ++l) sum[j].v[l] += dz.v[j] * v.v[l];
     }
     LT_UNROLL
-    for (int j = 0; j < 4; ++j) store_four<A>(sums + (slice * b.out_channels + o + j) * count + c, sum[j]);
+    for (int j = 0; j < 4; ++j) keep_four(sums + (slice * b.out_channels + o + j) * count + c, sum[j]);
   }
 }
 
