@@ -379,6 +379,17 @@ def test_same_bits_on_every_stream_of_a_device(normed):
     assert_same_bits_on_another_stream_and_in_a_graph(case.value_and_gradients)
 
 
+@pytest.mark.cuda
+def test_autocast_on_cuda_takes_the_kernel():
+    case = Case((16, 16), channels=16, out=16, dtype=torch.float32, device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        z, moments = case.z()
+    low = Case((16, 16), channels=16, out=16, dtype=torch.bfloat16, device="cuda")
+    assert all(torch.equal(a, b) for a, b in zip([*z, moments], [*low.z()[0], low.z()[1]], strict=True))
+    grads = torch.autograd.grad(z, case.inputs, low.grads)
+    assert all(grad.dtype == torch.float32 for grad in grads)
+
+
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 X, DEPTHWISE, POINTWISE = torch.ones(2, 4, 5, 5), torch.ones(8, 1, 3, 3), torch.ones(8, 4, 1, 1)

@@ -153,9 +153,18 @@ def cover_images(x: torch.Tensor) -> bool:
         x.dtype in IMAGE_TYPES.get(x.device.type, ())
         and x.shape[1] % 4 == 0
         and x.numel() > 0
-        and not torch.is_autocast_enabled(x.device.type)
+        and not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
         and use_kernels(x)
     )
+
+
+def lowered(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Tensors in the type in which autocast takes convolutions here and now; outside its regions themselves."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    wanted = torch.get_autocast_dtype(kind)
+    return tuple(one if one.dtype == torch.float64 else one.to(wanted) for one in tensors)
 
 
 @torch.compiler.assume_constant_result  # torch.compile then warns while it traces, and traces no warning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -107,6 +108,9 @@ def bn_mixed_sum(
     """
     present, slots = present_candidates(candidates, alpha, gate)
     given = _checked(present, slots, moments, len(candidates), eps)
+    # Under autocast candidates may come in different types (a convolution's and a state's): the widest sums them.
+    widest = functools.reduce(torch.promote_types, (x.dtype for x in present))
+    present = [x.to(widest) for x in present]
     first = present[0]
     if not _kernels.cover_images(first):
         return bn_mixed_sum_eager(candidates, alpha, gate, moments, batch, eps)

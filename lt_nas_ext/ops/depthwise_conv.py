@@ -52,9 +52,10 @@ def depthwise_conv(
     torch.Size([2, 8, 5, 5])
     """
     _check(x, weight, stride, dilation)
-    if not served(x, weight, dilation):
+    image, taps = _kernels.lowered(x, weight)
+    if not served(image, taps, dilation):
         return depthwise_conv_eager(x, weight, stride, dilation, relu)
-    return torch.ops.lt_nas_ext.depthwise_conv(x, weight, stride, dilation, relu)
+    return torch.ops.lt_nas_ext.depthwise_conv(image, taps, stride, dilation, relu)
 
 
 def served(x: torch.Tensor, weight: torch.Tensor, dilation: int = 1) -> bool:

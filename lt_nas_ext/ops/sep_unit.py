@@ -91,13 +91,14 @@ def sep_unit(
     (3, torch.Size([2, 4, 3, 3]), torch.Size([2, 3, 4]))
     """
     images = _checked(x, depthwise, pointwise, stride, dilation, moments, eps)
-    if not _covered(images[0], depthwise, pointwise):
+    *inputs, taps, mixing = _kernels.lowered(*images, depthwise, pointwise)
+    if not _covered(inputs[0], taps, mixing):
         return sep_unit_eager(images, depthwise, pointwise, stride, dilation, moments, batch, eps)
     mean = inv_std = None
     if moments is not None:
-        wide = moments.to(torch.promote_types(images[0].dtype, torch.float32))
+        wide = moments.to(torch.promote_types(inputs[0].dtype, torch.float32))
         mean, inv_std = wide[0], (wide[1] + eps).rsqrt()
-    z, own = torch.ops.lt_nas_ext.sep_unit(images, depthwise, pointwise, stride, dilation, mean, inv_std, batch)
+    z, own = torch.ops.lt_nas_ext.sep_unit(inputs, taps, mixing, stride, dilation, mean, inv_std, batch)
     return z, own
 
 
