@@ -5,7 +5,7 @@ from __future__ import annotations
 from lt_nas_ext.longtail.distributions import IMBALANCES, class_counts, subset_indices
 from lt_nas_ext.longtail.losses import BalancedSoftmax, class_balanced_weights
 from lt_nas_ext.longtail.metrics import Metrics, class_groups, evaluate_predictions, longtailed_top1
-from lt_nas_ext.longtail.samplers import SAMPLERS, ImageSampler, class_probabilities, epoch_order
+from lt_nas_ext.longtail.samplers import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
 
 __all__ = [
     "IMBALANCES",
@@ -17,6 +17,7 @@ __all__ = [
     "class_counts",
     "class_groups",
     "class_probabilities",
+    "epoch_length",
     "epoch_order",
     "evaluate_predictions",
     "longtailed_top1",
