@@ -19,6 +19,7 @@ from lt_nas_ext.longtail.losses import (
 from lt_nas_ext.longtail.metrics import Metrics, class_groups, evaluate_predictions, longtailed_top1
 from lt_nas_ext.longtail.mixed import MixedTargets, mixup, remix
 from lt_nas_ext.longtail.samplers import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
+from lt_nas_ext.longtail.tail import TailAugment
 from lt_nas_ext.longtail.weights import DeferredReweighting, class_balanced_weights, inverse_frequency_weights
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "LongTailLoss",
     "Metrics",
     "MixedTargets",
+    "TailAugment",
     "class_balanced_weights",
     "class_counts",
     "class_groups",
