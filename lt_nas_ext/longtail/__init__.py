@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lt_nas_ext.longtail.decoupled import retrain_classifier, tau_normalized
 from lt_nas_ext.longtail.distributions import IMBALANCES, class_counts, subset_indices
 from lt_nas_ext.longtail.heads import CosineClassifier, cosine_classifier, last_linear
 from lt_nas_ext.longtail.losses import (
@@ -54,5 +55,7 @@ __all__ = [
     "make_loss",
     "mixup",
     "remix",
+    "retrain_classifier",
     "subset_indices",
+    "tau_normalized",
 ]
