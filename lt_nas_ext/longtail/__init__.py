@@ -17,7 +17,7 @@ from lt_nas_ext.longtail.losses import (
     LongTailLoss,
     make_loss,
 )
-from lt_nas_ext.longtail.metrics import Metrics, class_groups, evaluate_predictions, longtailed_top1
+from lt_nas_ext.longtail.metrics import Metrics, RunningMetrics, class_groups, evaluate_predictions, longtailed_top1
 from lt_nas_ext.longtail.mixed import MixedTargets, mixup, remix
 from lt_nas_ext.longtail.samplers import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
 from lt_nas_ext.longtail.tail import TailAugment
@@ -40,6 +40,7 @@ __all__ = [
     "LongTailLoss",
     "Metrics",
     "MixedTargets",
+    "RunningMetrics",
     "TailAugment",
     "class_balanced_weights",
     "class_counts",
