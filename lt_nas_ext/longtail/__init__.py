@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lt_nas_ext.longtail.calibration import Calibration, calibrate
 from lt_nas_ext.longtail.decoupled import retrain_classifier, tau_normalized
 from lt_nas_ext.longtail.distributions import IMBALANCES, class_counts, subset_indices
 from lt_nas_ext.longtail.heads import CosineClassifier, cosine_classifier, last_linear
@@ -29,6 +30,7 @@ __all__ = [
     "LOSSES",
     "SAMPLERS",
     "BalancedSoftmax",
+    "Calibration",
     "ClassBalanced",
     "CosineClassifier",
     "CrossEntropy",
@@ -42,6 +44,7 @@ __all__ = [
     "MixedTargets",
     "RunningMetrics",
     "TailAugment",
+    "calibrate",
     "class_balanced_weights",
     "class_counts",
     "class_groups",
