@@ -62,6 +62,15 @@ def test_two_streams_over_the_same_images():
     assert abs(tail["uniform"] - 1000) < 3 * (2000 * 0.25) ** 0.5
 
 
+def test_an_under_sampled_epoch_is_shorter():
+    batches = Batches(numbered(60, (torch.arange(60) >= 53).long()), 4, seed=0, sampler="under_sampling")
+    got = seen(batches, 0)
+    assert len(got) == len(batches) == 3  # 14 images of 60, 7 of each class
+    assert len({i for batch in got for i in batch}) == 12
+    assert seen(batches, 1) != got
+    assert len(Batches(numbered(60, (torch.arange(60) >= 53).long()), 99, sampler="under_sampling")) == 1
+
+
 @pytest.mark.cuda
 def test_batches_stay_on_the_device_and_are_the_same():
     here, there = Batches(numbered(60), 20), Batches(numbered(60).to("cuda"), 20)

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import Metrics, class_counts, class_groups, evaluate_predictions, longtailed_top1
+from lt_nas_ext.longtail import (
+    Metrics,
+    RunningMetrics,
+    class_counts,
+    class_groups,
+    evaluate_predictions,
+    longtailed_top1,
+)
 
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
 PREDICTED = torch.tensor([0, 0, 0, 1, 1, 0, 0, 0])
@@ -96,6 +103,30 @@ def test_laws(classes, seed):
     assert m.longtailed_top1 == longtailed_top1(m.per_class, class_counts("exp", 0.1, classes, 100))
     assert 0 <= m.ece <= 1
     assert Metrics.from_json(json.loads(json.dumps(m.to_json(), allow_nan=False))).confusion == m.confusion
+
+
+@given(st.integers(1, 7), st.integers(0, 10**6))
+def test_batches_give_the_figures_of_the_whole(batch, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels, logits = torch.randint(0, 4, (23,), generator=generator), torch.randn(23, 4, generator=generator)
+    running = RunningMetrics([200, 50, 10, 1])
+    for _ in range(2):
+        for part in torch.arange(23).split(batch):
+            running.update(logits[part], labels[part])
+        whole, parts = evaluate_predictions(logits, labels, [200, 50, 10, 1]).to_json(), running.compute().to_json()
+        assert parts.pop("ece") == pytest.approx(whole.pop("ece"), abs=1e-12)
+        assert parts == whole
+        running.reset()
+
+
+def test_batches_of_predictions_have_no_calibration_error():
+    running = RunningMetrics([1, 1])
+    running.update(torch.eye(2), torch.tensor([0, 1]))
+    running.update(torch.tensor([1]), torch.tensor([0]))
+    assert math.isnan(running.compute().ece) and running.compute().top1 == 2 / 3
+    running.reset()
+    with pytest.raises(UserError, match="metrics: no test images were seen; call update"):
+        running.compute()
 
 
 def test_json_holds_nan_as_null_and_ignores_more():

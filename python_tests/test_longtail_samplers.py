@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import SAMPLERS, ImageSampler, class_probabilities, epoch_order
+from lt_nas_ext.longtail import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
 
 COUNTS = (400, 100, 25)
 LABELS = torch.arange(3).repeat_interleave(torch.tensor(COUNTS))
@@ -20,6 +20,7 @@ PROBABILITIES = {
     "class_uniform": (1 / 3, 1 / 3, 1 / 3),
     "reverse": (1 / 21, 4 / 21, 16 / 21),
     "sqrt": (20 / 35, 10 / 35, 5 / 35),
+    "under_sampling": (1 / 3, 1 / 3, 1 / 3),
 }
 
 
@@ -49,6 +50,25 @@ def test_instance_sees_every_image_once():
     assert sorted(epoch_order(LABELS, "instance", num_samples=1050).tolist()) == sorted([*range(525), *range(525)])
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 1000))
+def test_under_sampling_takes_as_many_of_each_class_once(counts, seed):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    order = epoch_order(labels, "under_sampling", seed)
+    assert len(order) == epoch_length(labels, "under_sampling") == len(counts) * min(counts)
+    assert len(set(order.tolist())) == len(order)
+    assert torch.bincount(labels[order]).tolist() == [min(counts)] * len(counts)
+
+
+def test_under_sampling_is_fair_and_takes_others_in_every_epoch():
+    orders = [epoch_order(LABELS, "under_sampling", seed=1, epoch=epoch) for epoch in range(320)]
+    times = torch.bincount(torch.cat(orders), minlength=525)
+    assert (times[500:] == 320).all()  # the rarest class whole in every epoch
+    assert abs(float(((times[:400] - 20.0) ** 2 / 20.0).sum()) / 400 - 15 / 16) < 0.25  # binomial: 320 times 1/16
+    twice = epoch_order(LABELS, "under_sampling", num_samples=150)
+    assert torch.bincount(LABELS[twice[:75]]).tolist() == [25] * 3 == torch.bincount(LABELS[twice[75:]]).tolist()
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(0, 500), st.sampled_from(SAMPLERS))
 def test_an_epoch_is_a_function_of_seed_and_epoch(seed, epoch, kind):
     first = epoch_order(LABELS, kind, seed, epoch)
@@ -59,16 +79,18 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(seed, epoch, kind):
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4])
-def test_replicas_share_one_order_without_overlap(replicas):
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_replicas_share_one_order_without_overlap(replicas, kind):
     parts = []
     for rank in range(replicas):
-        sampler = ImageSampler(LABELS, "instance", seed=1, num_replicas=replicas, rank=rank)
+        sampler = ImageSampler(LABELS, kind, seed=1, num_replicas=replicas, rank=rank)
         sampler.set_epoch(2)
         parts.append(list(sampler))
-    assert {len(p) for p in parts} == {525 // replicas}
-    seen = [i for p in parts for i in p]
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= set(epoch_order(LABELS, "instance", 1, 2).tolist())
+        assert len(sampler) == len(parts[-1]) == epoch_length(LABELS, kind) // replicas
+    together = [i for places in zip(*parts, strict=True) for i in places]
+    assert together == epoch_order(LABELS, kind, 1, 2)[: len(together)].tolist()
+    if kind in ("instance", "under_sampling"):
+        assert len(set(together)) == len(together)
 
 
 def test_with_any_data_loader():
@@ -95,6 +117,15 @@ def test_with_any_data_loader():
         (lambda: ImageSampler(LABELS, "instance", num_samples=0), "num_samples, seed, epoch: got 0"),
         (lambda: ImageSampler(LABELS, "uniform"), "sampler: got 'uniform'"),
         (lambda: ImageSampler(LABELS, num_replicas=2, rank=2), "rank: got 2 of num_replicas=2"),
+        (lambda: ImageSampler(LABELS, num_replicas=2), "rank: got None of num_replicas=2; wanted both, or neither"),
+        (
+            lambda: ImageSampler([0, 1], num_replicas=3, rank=0),
+            "num_samples: got 2 for 3 processes; wanted one each at least",
+        ),
+        (lambda: ImageSampler([0, -1]), "labels: got torch.int64 from -1 on; wanted whole numbers from 0 on"),
+        (lambda: ImageSampler([0.5, 1.0]), "labels: got torch.float32 from 0.5 on; wanted whole numbers"),
+        (lambda: ImageSampler("labels"), "labels: got str; wanted"),
+        (lambda: epoch_length(torch.tensor([0, 2]), "under_sampling"), "counts: no images of class 1"),
     ],
 )
 def test_bad_arguments(call, message):

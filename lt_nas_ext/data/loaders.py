@@ -8,7 +8,7 @@ import torch
 
 from lt_nas_ext.data.datasets import ImageSet
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail.samplers import epoch_order
+from lt_nas_ext.longtail.samplers import epoch_length, epoch_order
 
 
 class Batches:
@@ -22,7 +22,8 @@ class Batches:
         batch_size: images a batch; a smaller set gives one batch of all of it.
         seed: random seed, ≥ 0.
         sampler: "instance" (every image once an epoch), "class_uniform", "reverse" or "sqrt" (`class_probabilities`;
-            an epoch then draws as many images as the set has, with replacement).
+            an epoch then draws as many images as the set has, with replacement), or "under_sampling" (as many of every
+            class as the smallest has).
         drop_last: leave out the last, smaller batch.
 
     Attributes:
@@ -46,13 +47,14 @@ class Batches:
         if not len(images):
             raise UserError("images: the set is empty; there is nothing to make batches of")
         self.images, self.seed, self.sampler, self.drop_last = images, seed, sampler, drop_last
-        self.batch_size = min(batch_size, len(images))
         self._labels = images.labels.cpu()
+        self._length = epoch_length(self._labels, sampler)
+        self.batch_size = min(batch_size, self._length)
         self.class_counts = tuple(torch.bincount(self._labels).tolist())
-        epoch_order(self._labels, sampler, seed, 0)  # bad arguments are told now, not in the first epoch
+        epoch_order(self._labels, sampler, seed, 0)  # a bad seed is told now, not in the first epoch
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.images), self.batch_size)
+        whole, rest = divmod(self._length, self.batch_size)
         return whole if self.drop_last or not rest else whole + 1
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from lt_nas_ext.errors import UserError
 
@@ -86,33 +87,86 @@ def evaluate_predictions(
     >>> m.many, m.few, m.macro, math.isnan(m.medium)
     (1.0, 0.5, 0.75, True)
     """
-    counts = _whole(train_counts)
-    outputs, labels = outputs.detach().cpu(), labels.detach().cpu().long()
-    _check(outputs, labels, len(counts))
-    predicted = outputs.argmax(1) if outputs.ndim == 2 else outputs.long()
-    confusion = torch.bincount(labels * len(counts) + predicted, minlength=len(counts) ** 2).view(len(counts), -1)
-    per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()  # 0/0 is NaN: a class without test images
-    groups = class_groups(counts)
+    running = RunningMetrics(train_counts)
+    running.update(outputs, labels)
+    return running.compute()
 
-    def mean_of(classes: Sequence[int]) -> float:
-        present = [per_class[c] for c in classes if not math.isnan(per_class[c])]
-        return sum(present) / len(present) if present else math.nan
 
-    return Metrics(
-        top1=float((predicted == labels).double().mean()),
-        macro=mean_of(range(len(counts))),
-        longtailed_top1=longtailed_top1(per_class, counts),
-        per_class=tuple(per_class),
-        many=mean_of(groups["many"]),
-        medium=mean_of(groups["medium"]),
-        few=mean_of(groups["few"]),
-        first=mean_of(groups["first"]),
-        middle=mean_of(groups["middle"]),
-        last=mean_of(groups["last"]),
-        confusion=tuple(tuple(row) for row in confusion.tolist()),
-        ece=_calibration_error(outputs, labels) if outputs.ndim == 2 else math.nan,
-        images=len(labels),
-    )
+class RunningMetrics:
+    """The same figures over batches, and over processes: they all come from two sums.
+
+    Args:
+        train_counts: C training images per class; C is taken from here.
+
+    Raises:
+        UserError: `train_counts` that are none; when used, as `evaluate_predictions`.
+
+    >>> running = RunningMetrics([500, 10])
+    >>> for logits, labels in [([[2.0, 0.0], [2.0, 0.0]], [0, 1]), ([[0.0, 2.0]], [1])]:     # a test set's batches
+    ...     running.update(torch.tensor(logits), torch.tensor(labels))
+    >>> running.compute().macro
+    0.75
+    """
+
+    def __init__(self, train_counts: Sequence[int] | torch.Tensor) -> None:
+        self.train_counts = _whole(train_counts)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._confusion = torch.zeros((len(self.train_counts),) * 2, dtype=torch.int64)
+        self._gaps = torch.zeros(ECE_BINS, dtype=torch.float64)
+        self._confident = True
+
+    def update(self, outputs: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count a batch in: (N, C) logits or (N,) integer predictions, and (N,) true classes."""
+        num_classes = len(self.train_counts)
+        outputs, labels = outputs.detach().cpu(), labels.detach().cpu().long()
+        _check(outputs, labels, num_classes)
+        predicted = outputs.argmax(1) if outputs.ndim == 2 else outputs.long()
+        pairs = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+        self._confusion += pairs.view(num_classes, num_classes)
+        if outputs.ndim == 2:
+            self._gaps += _calibration_gaps(outputs, labels)
+        else:
+            self._confident = False
+
+    def reduce(self, group: dist.ProcessGroup | None = None) -> None:
+        """Take in what every process of a group saw; by default the default group. All of them must call it, once."""
+        seen: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(seen, (self._confusion, self._gaps, self._confident), group=group)
+        self._confusion = torch.stack([confusion for confusion, _, _ in seen]).sum(0)
+        self._gaps = torch.stack([gaps for _, gaps, _ in seen]).sum(0)
+        self._confident = all(confident for *_, confident in seen)
+
+    def compute(self) -> Metrics:
+        """The figures of all that was seen."""
+        counts, confusion = self.train_counts, self._confusion
+        images = int(confusion.sum())
+        if not images:
+            raise UserError("metrics: no test images were seen; call update(logits, labels) first")
+        per_class = (confusion.diagonal().double() / confusion.sum(1)).tolist()  # 0/0 is NaN: a class without images
+        groups = class_groups(counts)
+
+        def mean_of(classes: Sequence[int]) -> float:
+            present = [per_class[c] for c in classes if not math.isnan(per_class[c])]
+            return sum(present) / len(present) if present else math.nan
+
+        return Metrics(
+            top1=int(confusion.diagonal().sum()) / images,
+            macro=mean_of(range(len(counts))),
+            longtailed_top1=longtailed_top1(per_class, counts),
+            per_class=tuple(per_class),
+            many=mean_of(groups["many"]),
+            medium=mean_of(groups["medium"]),
+            few=mean_of(groups["few"]),
+            first=mean_of(groups["first"]),
+            middle=mean_of(groups["middle"]),
+            last=mean_of(groups["last"]),
+            confusion=tuple(tuple(row) for row in confusion.tolist()),
+            ece=float(self._gaps.abs().sum() / images) if self._confident else math.nan,
+            images=images,
+        )
 
 
 def class_groups(train_counts: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -160,12 +214,12 @@ def longtailed_top1(per_class: Sequence[float], train_counts: Sequence[int] | to
     return sum(n * a for n, a in zip(counts, per_class, strict=True) if n) / sum(counts)
 
 
-def _calibration_error(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Σ over bins of (share of images) · |accuracy − confidence| [paper: Guo et al. 2017, eq. 3]."""
+def _calibration_gaps(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Σ (right − confidence) of each bin of confidence; the error is Σ |·| / N [paper: Guo et al. 2017, eq. 3]."""
     confidence, predicted = logits.double().softmax(1).max(1)
     bins = (confidence * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
-    gap = (predicted == labels).double() - confidence
-    return float(torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(0, bins, gap).abs().sum() / len(labels))
+    gaps = (predicted == labels).double() - confidence
+    return torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(0, bins, gaps)
 
 
 def _whole(train_counts: Sequence[int] | torch.Tensor) -> list[int]:
