@@ -38,8 +38,9 @@ class Steps:
             self._unrolled = Unrolled(method, networks, self.weights, self._parameters, exact=order == "exact")
 
     def begin(self, epoch: Epoch) -> None:
-        """Set the learning rates of an epoch, and who is frozen in it."""
+        """Set the learning rates of an epoch, who is frozen in it, and what the method changes."""
         self._at = epoch
+        self.method.begin(self.networks, epoch)
         self.weights.begin(epoch)
         self.alphas.begin(epoch)
 

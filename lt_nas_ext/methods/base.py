@@ -177,6 +177,9 @@ class Method(ABC):
     def build(self) -> nn.Module:
         """The networks: one module that holds everything that is trained, projectors and heads included."""
 
+    def begin(self, networks: nn.Module, epoch: Epoch) -> None:  # noqa: B027
+        """Set what changes in the networks from epoch to epoch; here nothing does."""
+
     @abstractmethod
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         """The loss of the weights w on a batch of `weight_stream`."""
@@ -218,6 +221,10 @@ class Method(ABC):
     @abstractmethod
     def derive(self, networks: nn.Module) -> Derived:
         """The genotype that `settings.rule` reads from the gates as they stand."""
+
+    def stop_reason(self, genotype: Derived | None, epoch: Epoch) -> str | None:
+        """Why the search ends after this epoch, with the genotype as it stands then; None: it goes on, as here."""
+        return None
 
     @abstractmethod
     def reachable_gate(self, travel: float) -> float:

@@ -25,7 +25,7 @@ class Darts(SupernetMethod):
         return cross_entropy(networks, batch)
 
     def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        return cross_entropy(networks, batch)
+        return self.regularised(cross_entropy(networks, batch), networks, epoch)
 
 
 def cross_entropy(networks: nn.Module, batch: Batch) -> Loss:
