@@ -382,6 +382,27 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(order=2),
         "order: got 2; wanted one of 'first', 'second', 'exact'",
     ),
+    (
+        "search, more partial channels than there are",
+        lambda: search(channels=2, partial_channels=4),
+        "partial_channels: got 4 for 2 channels of a node; wanted a divisor of them",
+    ),
+    (
+        "search, the regulariser of softmax gates for sigmoid ones",
+        lambda: search(preset="demo-ssf", beta_decay=0.5),
+        "beta_decay: got 0.5 for ssf-nas, whose gates are not a softmax; wanted 0",
+    ),
+    (
+        "search, partial channels and a rule of thresholds",
+        lambda: search(partial_channels=2, rule="per_edge"),
+        "rule: got 'per_edge' with partial_channels=2; wanted 'top2': ⋯",
+    ),
+    (
+        "search, partial channels and auxiliary skips",
+        lambda: search(partial_channels=2, auxiliary_skip=True),
+        "auxiliary_skip: got True with partial_channels above 1; wanted one of the two",
+    ),
+    ("search, a share of epochs as a number of them", lambda: search(alpha_frozen=15), "alpha_frozen: got 15; ⋯"),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),

@@ -155,7 +155,7 @@ def test_groups_hold_every_parameter_once(name):
 
 def test_none_is_selectable_and_does_not_count():
     method, networks = built("paper-fairdarts")
-    assert method.primitives[0] == "none" and method.none_columns == (0,)
+    assert method.primitives[0] == "none" and method.undecayed == (0,)
     assert method.alpha_groups(networks)[0].undecayed == (0,)
     rows, columns = networks.alphas_normal.shape
     assert method.deciding_gates(networks).numel() == 2 * rows * (columns - 1)
@@ -163,7 +163,7 @@ def test_none_is_selectable_and_does_not_count():
     loss = method.alpha_loss(networks, labelled(), AT)
     loss.total.backward()
     assert not networks.alphas_normal.grad[:, 0].any()  # no task gradient under a sigmoid, none from L01
-    assert built("authors-fairdarts")[0].none_columns == ()
+    assert built("authors-fairdarts")[0].undecayed == ()
 
 
 def reach(name: str, alpha_steps: int, **overrides) -> float:

@@ -47,6 +47,8 @@ class Search:
         found = run_search(self.data.load(), settings, out, self.resume)
         health = found.health
         say(str(found.genotype))
+        if "stopped" in found.metrics:
+            say(f"stopped after {len(found.history)} of {found.settings.epochs} epochs: {found.metrics['stopped']}")
         decided = f"{health['polarised_gates']} of {health['gates']} gates decided"
         say(f"{decided}, {health['skip_share']:.0%} of the operations are skip connections")
         say(f"next: lt-nas retrain --run {out}")

@@ -38,7 +38,10 @@ class Trainer(Protocol):
     """Something trained in epochs, whose state between two epochs is `state_dict`."""
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
-        """Train one epoch and return its line of history.jsonl, without `epoch`, `seconds` and `peak_memory_mb`."""
+        """Train one epoch and return its line of history.jsonl, without `epoch`, `seconds` and `peak_memory_mb`.
+
+        A line with the entry `stopped`, the reason in words, is the last one.
+        """
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -65,6 +68,8 @@ def train(
     try:
         with StopSignal() as stop, isolated_rng(device):
             for epoch in range(len(history), epochs):
+                if history and history[-1].get("stopped"):
+                    break
                 # Drop-path and the like draw from the global generator: a function of (seed, epoch), as all else.
                 seed_global(device, seed, "epoch", epoch)
                 began = time.perf_counter()

@@ -39,7 +39,8 @@ class SearchResult:
         genotype: the found cells.
         settings: what was asked for.
         history: a dict an epoch, as in history.jsonl.
-        metrics: final figures, as in metrics.json; `metrics["health"]` is `health`.
+        metrics: final figures, as in metrics.json; `metrics["health"]` is `health`, and `metrics["stopped"]`, where it
+            is there, says why the search ended before its last epoch.
         health: reachable gate, polarised gates, skips, gradients on α, agreement over epochs.
         out: the run directory, or None.
     """
@@ -84,7 +85,7 @@ def run_search(
         if not method.label_free:
             _check_classes(share, half, data)
     search = _Search(method, data, halves, settings, device)
-    before = method.warnings(search.alpha_travel, settings.epochs * search.steps)
+    before = method.warnings(search.alpha_travel(settings.epochs), settings.epochs * search.steps)
     _warn(before)
     directory = None
     if out is not None:
@@ -106,11 +107,11 @@ def run_search(
         genotype = method.derive(search.networks)
     after = [warning.message for warning in caught]
     _warn(after)
-    alpha_steps = settings.epochs * search.steps
+    travel = search.alpha_travel(len(history))
     figures = {
-        "alpha_steps": alpha_steps,
-        "alpha_travel": search.alpha_travel,
-        "reachable_gate": method.reachable_gate(search.alpha_travel),
+        "alpha_steps": len(history) * search.steps,
+        "alpha_travel": travel,
+        "reachable_gate": method.reachable_gate(travel),
         **health_figures(method.deciding_gates(search.networks), genotype.to_json(), history),
         "capture_fallbacks": search.capture_fallbacks,
         "warnings": [str(warning) for warning in [*before, *after]],
@@ -163,10 +164,9 @@ class _Search:
             width = self.method.features(self.networks.eval(), images).shape[1]
         return LinearProbe(width, self._data.num_classes, self.settings.probe_lr, device)
 
-    @property
-    def alpha_travel(self) -> float:
-        """The most that Adam can move an α over the search; there is one step of α before each step of w."""
-        return alpha_travel(self._steps.alphas.groups, self.settings, self.steps)
+    def alpha_travel(self, epochs: int) -> float:
+        """The most that Adam can move an α in so many epochs; there is one step of α before each step of w."""
+        return alpha_travel(self._steps.alphas.groups, self.settings, self.steps, epochs)
 
     @property
     def capture_fallbacks(self) -> list[str]:
@@ -196,9 +196,9 @@ class _Search:
             if self.probe is not None and loss.features is not None:
                 self.probe.learn(loss.features, weight_draw.labels)
             watch.step(shown)
-        return self._row(meter.read(), {name: float(norm) for name, norm in norms.items()})
+        return self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()})
 
-    def _row(self, means: dict[str, float], norms: dict[str, float]) -> Row:
+    def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
         names = ("train_loss", "val_loss", "train_accuracy")
         genotype, weights, alphas = self.quiet_genotype(), self._steps.weights, self._steps.alphas
         row: Row = {
@@ -214,6 +214,9 @@ class _Search:
         }
         if norms:
             row["alpha_gradient_norms"] = norms
+        stopped = self.method.stop_reason(genotype, at)
+        if stopped is not None:
+            row["stopped"] = stopped
         return row
 
     @torch.no_grad()
@@ -259,7 +262,8 @@ def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> di
     return {
         **{name: last[name] for name in names if last.get(name) is not None},
         "parameters": sum(parameter.numel() for parameter in search.networks.parameters()),
-        "epochs": search.settings.epochs,
+        "epochs": len(history),
+        **{name: last[name] for name in ("stopped",) if name in last},
         "seconds": round(sum(row["seconds"] for row in history), 2),
         "health": figures,
     }

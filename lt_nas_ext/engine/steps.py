@@ -40,8 +40,9 @@ class Steps:
         self._captured_weight = Captured(self._weight, recorder, "the w step", self._drop_gradients)
 
     def begin(self, epoch: Epoch) -> None:
-        """Set the learning rates of an epoch, and who is frozen in it."""
+        """Set the learning rates of an epoch, who is frozen in it, and what the method changes."""
         self._at = epoch
+        self.method.begin(self.networks, epoch)
         self.weights.begin(epoch)
         self.alphas.begin(epoch)
         moving = {**self.weights.factors, **self.alphas.factors}

@@ -170,12 +170,14 @@ class Method(ABC):
     alpha_stream: Stream = Stream("labelled")
     """What `alpha_loss` is fed, from the second half."""
 
-    losses_follow_epoch: ClassVar[bool] = True
-    """The losses look at the epoch they are given; where they do not, a step recorded once serves all epochs."""
-
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         self.settings = settings
         self.problem = problem
+
+    @property
+    def losses_follow_epoch(self) -> bool:
+        """The losses look at the epoch; where they do not, a step recorded once serves all epochs."""
+        return True
 
     @property
     def label_free(self) -> bool:
@@ -185,6 +187,9 @@ class Method(ABC):
     @abstractmethod
     def build(self) -> nn.Module:
         """The networks: one module that holds everything that is trained, projectors and heads included."""
+
+    def begin(self, networks: nn.Module, epoch: Epoch) -> None:  # noqa: B027
+        """Set what changes in the networks from epoch to epoch; here nothing does."""
 
     @abstractmethod
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
@@ -227,6 +232,10 @@ class Method(ABC):
     @abstractmethod
     def derive(self, networks: nn.Module) -> Derived:
         """The genotype that `settings.rule` reads from the gates as they stand."""
+
+    def stop_reason(self, genotype: Derived | None, epoch: Epoch) -> str | None:
+        """Why the search ends after this epoch, with the genotype as it stands then; None: it goes on, as here."""
+        return None
 
     @abstractmethod
     def reachable_gate(self, travel: float) -> float:

@@ -20,13 +20,12 @@ class Darts(SupernetMethod):
 
     name = "darts"
     paper_preset = "darts"
-    losses_follow_epoch = False
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         return cross_entropy(networks, batch)
 
     def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        return cross_entropy(networks, batch)
+        return self.regularised(cross_entropy(networks, batch), networks, epoch)
 
 
 def cross_entropy(networks: nn.Module, batch: Batch) -> Loss:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.methods.base import Batch, Epoch, Loss, ParameterGroup
+from lt_nas_ext.methods.base import Batch, Epoch, Loss
 from lt_nas_ext.methods.darts import cross_entropy
-from lt_nas_ext.methods.supernet_method import SupernetMethod
+from lt_nas_ext.methods.supernet_method import SupernetMethod, without
 
 
 class SigmoidMethod(SupernetMethod):
@@ -20,23 +20,14 @@ class SigmoidMethod(SupernetMethod):
     gate = "sigmoid"
 
     @property
-    def none_columns(self) -> tuple[int, ...]:
+    def undecayed(self) -> tuple[int, ...]:
         """Where `none` stands among the candidates: () for the 7 of the authors' code."""
         return tuple(k for k, name in enumerate(self.primitives) if name == "none")
 
     def zero_one(self, networks: nn.Module) -> torch.Tensor:
         """λ_01 · L_01 over all gates of both cell types."""
-        alphas = self.supernet(networks).arch_parameters()
-        loss = zero_one_loss(alphas, self.settings.zero_one, skip=self.none_columns)
+        loss = zero_one_loss(self.matrices(networks), self.settings.zero_one, skip=self.undecayed)
         return self.settings.lambda_01 * loss
-
-    def alpha_groups(self, networks: nn.Module) -> list[ParameterGroup]:
-        alphas = tuple(self.supernet(networks).arch_parameters())
-        return [ParameterGroup("alpha", alphas, undecayed=self.none_columns)]
-
-    def deciding_gates(self, networks: nn.Module) -> torch.Tensor:
-        gates = [without(gate, self.none_columns) for gate in self.gates(networks).values()]
-        return torch.cat([gate.flatten() for gate in gates])
 
     def reachable_gate(self, travel: float) -> float:
         """σ(travel), from α = 0."""
@@ -53,7 +44,6 @@ class FairDarts(SigmoidMethod):
 
     name = "fair-darts"
     paper_preset = "authors-fairdarts"
-    losses_follow_epoch = False
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         return cross_entropy(networks, batch)
@@ -91,11 +81,3 @@ def zero_one_loss(alphas: Sequence[torch.Tensor], kind: str = "l2", skip: Sequen
         raise UserError(f"zero_one: got {kind!r}; wanted 'l1' or 'l2'")
     distance = torch.cat([(torch.sigmoid(without(alpha, skip)) - 0.5).flatten() for alpha in alphas])
     return -(distance.abs().mean() if kind == "l1" else distance.square().mean())
-
-
-def without(matrix: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
-    """`matrix` (E, K) without some of its columns."""
-    if not columns:
-        return matrix
-    # Not by a list of indices: on CUDA that would copy it to the device in every step.
-    return torch.stack([matrix[..., k] for k in range(matrix.shape[-1]) if k not in columns], dim=-1)

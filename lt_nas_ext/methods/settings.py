@@ -73,6 +73,17 @@ class SearchSettings:
     """Adam's two decay rates for the architecture parameters."""
     alpha_weight_decay: float = 1e-3
     """Weight decay of the architecture parameters (added to their gradient, as torch.optim.Adam does)."""
+    alpha_frozen: float = 0.0
+    """Share of the epochs, from the first on, in which alpha stays as it is (PC-DARTS: 0.3, the first 15 of 50)."""
+    beta_decay: float = 0.0
+    """Weight, times the epoch, of the mean logsumexp of an edge's alpha (beta-DARTS: 0.5; softmax gates)."""
+    auxiliary_skip: bool = False
+    """A skip connection beside every edge, of strength 1 at the start and towards 0 at the end (DARTS-)."""
+    partial_channels: int = 1
+    """One channel in so many goes through an edge's candidates, the others past them, and edges have weights of their
+    own (PC-DARTS: 4); 1: all do, and they have none."""
+    stop_at_skips: int = 0
+    """End the search after the epoch in which the normal cell has so many skip connections (DARTS+: 2); 0: never."""
     order: Order = "first"
     """Gradient of alpha at the present weights (first), or through their next step: by a finite difference (second, as
     in DARTS) or by double backward (exact). It serves every method whose alpha loss goes through the weights."""
@@ -110,11 +121,13 @@ class SearchSettings:
     """Run each cell again in backward instead of keeping what it made: less memory, more time, the same result."""
 
     def __post_init__(self) -> None:
-        check_whole(self, "epochs", "channels", "layers", "nodes", least=1)
+        check_whole(self, "epochs", "channels", "layers", "nodes", "partial_channels", least=1)
         check_whole(self, "batch_size", least=2)
-        check_whole(self, "seed", least=0)
+        check_whole(self, "seed", "stop_at_skips", least=0)
         check_number(self, "w_lr", "alpha_lr", "grad_clip", "probe_lr", above=0.0)
         check_number(self, "w_lr_min", "w_weight_decay", "alpha_weight_decay", "lambda_01", "lambda_bt", least=0.0)
+        check_number(self, "beta_decay", least=0.0)
+        check_number(self, "alpha_frozen", least=0.0, below=1.0)
         check_number(self, "w_momentum", least=0.0, below=1.0)
         check_number(self, "threshold", "split", above=0.0, below=1.0)
         check_choice(self, "primitives", get_args(Primitives))
@@ -124,7 +137,7 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")
-        check_switch(self, "stratify", "recompute", "capture")
+        check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip")
         betas = self.alpha_betas
         pair = isinstance(betas, tuple) and len(betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):

@@ -34,7 +34,6 @@ class SsfNas(SigmoidMethod):
     paper_preset = "paper-ssf"
     weight_stream = Stream("two_views")
     alpha_stream = Stream("two_views")
-    losses_follow_epoch = False
 
     def build(self) -> SsfNetworks:
         settings, supernet = self.settings, self.build_supernet()

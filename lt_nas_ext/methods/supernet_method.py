@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from lt_nas_ext import nn as lt_nn
-from lt_nas_ext.methods.base import Method, ParameterGroup
-from lt_nas_ext.space import Genotype, Supernet
+from lt_nas_ext import ops
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.base import Derived, Epoch, Loss, Method, ParameterGroup, Problem
+from lt_nas_ext.methods.beta_decay import beta_decay
+from lt_nas_ext.methods.settings import SearchSettings
+from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet
 
 # [ours] Under the rules without a threshold a gate must at least be able to stand apart: two candidates moving
 # in opposite directions then differ by 1 in alpha, a factor e in a softmax.
@@ -21,6 +26,24 @@ class SupernetMethod(Method):
     """One supernet with two groups of cells, (14, K) architecture parameters each [paper: DARTS]."""
 
     gate: str = "softmax"
+
+    def __init__(self, settings: SearchSettings, problem: Problem) -> None:
+        super().__init__(settings, problem)
+        if settings.beta_decay and self.gate != "softmax":
+            raise UserError(
+                f"beta_decay: got {settings.beta_decay:g} for {self.name}, whose gates are not a softmax; wanted 0"
+            )
+        if settings.partial_channels > 1 and settings.rule != "top2":
+            raise UserError(
+                f"rule: got {settings.rule!r} with partial_channels={settings.partial_channels}; wanted 'top2': what "
+                "is compared is gates times the shares of edges"
+            )
+        if settings.partial_channels > 1 and settings.auxiliary_skip:
+            raise UserError("auxiliary_skip: got True with partial_channels above 1; wanted one of the two")
+
+    @property
+    def losses_follow_epoch(self) -> bool:
+        return bool(self.settings.beta_decay or self.settings.auxiliary_skip)
 
     def supernet(self, networks: nn.Module) -> Supernet:
         """The supernet among the networks; here it is the networks."""
@@ -34,23 +57,62 @@ class SupernetMethod(Method):
     def build_supernet(self) -> Supernet:
         """The supernet of the settings, for the images and classes of the problem."""
         settings, problem = self.settings, self.problem
-        return Supernet(
-            channels=settings.channels,
-            num_classes=problem.num_classes,
-            layers=settings.layers,
-            gate=self.gate,
-            primitives=self.primitives,
-            in_channels=problem.image_shape[0],
-            nodes=settings.nodes,
-            alpha_init=settings.alpha_init,
-            recompute=settings.recompute,
-        )
+        arguments: dict[str, Any] = {
+            "channels": settings.channels,
+            "num_classes": problem.num_classes,
+            "layers": settings.layers,
+            "gate": self.gate,
+            "primitives": self.primitives,
+            "in_channels": problem.image_shape[0],
+            "nodes": settings.nodes,
+            "alpha_init": settings.alpha_init,
+            "recompute": settings.recompute,
+        }
+        if settings.partial_channels > 1:
+            return PartialSupernet(settings.partial_channels, **arguments)
+        if settings.auxiliary_skip:
+            arguments["cell"] = AuxiliarySkipCell
+        return Supernet(**arguments)
 
     def build(self) -> nn.Module:
         return self.build_supernet()
 
+    def begin(self, networks: nn.Module, epoch: Epoch) -> None:
+        """The auxiliary skips fade linearly [paper: DARTS−]."""
+        if self.settings.auxiliary_skip:
+            for cell in self.supernet(networks).cells:
+                cell.strength = 1.0 - epoch.index / epoch.count  # type: ignore[assignment]
+
+    def alpha_factor(self, epoch: Epoch) -> float:
+        """0 while α is frozen, then 1."""
+        # Rounded down: a single epoch is never a frozen one. 1e-9: 0.3 · 10 is not quite 3.
+        return float(epoch.index >= math.floor(self.settings.alpha_frozen * epoch.count + 1e-9))
+
+    @property
+    def undecayed(self) -> tuple[int, ...]:
+        """Columns of α that weight decay leaves alone."""
+        return ()
+
     def alpha_groups(self, networks: nn.Module) -> list[ParameterGroup]:
-        return [ParameterGroup("alpha", tuple(self.supernet(networks).arch_parameters()))]
+        normal, reduce, *edges = self.supernet(networks).arch_parameters()
+        groups = [ParameterGroup("alpha", (normal, reduce), self.alpha_factor, self.undecayed)]
+        return [*groups, *([ParameterGroup("edges", tuple(edges), self.alpha_factor)] if edges else [])]
+
+    def matrices(self, networks: nn.Module) -> Sequence[torch.Tensor]:
+        """α of the normal and of the reduction cells, (E, K) each."""
+        return self.supernet(networks).arch_parameters()[:2]
+
+    def deciding_gates(self, networks: nn.Module) -> torch.Tensor:
+        gates = [ops.gate_weights(alpha.detach(), self.gate) for alpha in self.matrices(networks)]
+        return torch.cat([without(gate, self.undecayed).flatten() for gate in gates])
+
+    def regularised(self, loss: Loss, networks: nn.Module, epoch: Epoch) -> Loss:
+        """α's loss with the regulariser that the settings add, if any."""
+        rate = self.settings.beta_decay
+        if not rate:
+            return loss
+        decay = beta_decay(self.matrices(networks), rate, epoch.index)
+        return Loss({**loss.parts, "beta_decay": decay}, loss.logits, loss.features)
 
     def logits(self, networks: nn.Module, images: torch.Tensor) -> torch.Tensor:
         return cast(torch.Tensor, self.supernet(networks)(images))
@@ -59,14 +121,23 @@ class SupernetMethod(Method):
         return self.supernet(networks).features(images)
 
     def alphas(self, networks: nn.Module) -> dict[str, torch.Tensor]:
-        normal, reduce = self.supernet(networks).arch_parameters()
-        return {"normal": normal.detach(), "reduce": reduce.detach()}
+        normal, reduce, *edges = (parameter.detach() for parameter in self.supernet(networks).arch_parameters())
+        names = ("normal_edges", "reduce_edges")
+        return {"normal": normal, "reduce": reduce, **dict(zip(names, edges, strict=False))}
 
     def gates(self, networks: nn.Module) -> dict[str, torch.Tensor]:
         return {name: gate.detach() for name, gate in self.supernet(networks).gates().items()}
 
     def derive(self, networks: nn.Module) -> Genotype:
         return self.supernet(networks).genotype(rule=self.settings.rule, threshold=self.settings.threshold)
+
+    def stop_reason(self, genotype: Derived | None, epoch: Epoch) -> str | None:
+        """So many skip connections in the normal cell that it is about to collapse [paper: DARTS+, criterion 1]."""
+        most = self.settings.stop_at_skips
+        if not most or not isinstance(genotype, Genotype) or not self.alpha_factor(epoch):
+            return None
+        skips = sum(edge.op == "skip_connect" for edge in genotype.normal.edges)
+        return f"{skips} skip connections in the normal cell (stop_at_skips={most})" if skips >= most else None
 
     def reachable_gate(self, travel: float) -> float:
         """softmax: the best candidate goes up by `travel` while the K - 1 others go down by it."""
@@ -78,3 +149,11 @@ class SupernetMethod(Method):
             return APART
         others, threshold = len(self.primitives) - 1, self.settings.threshold
         return max(0.0, 0.5 * math.log(others * threshold / (1.0 - threshold)))
+
+
+def without(matrix: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
+    """`matrix` (E, K) without some of its columns."""
+    if not columns:
+        return matrix
+    # Not by a list of indices: on CUDA that would copy it to the device in every step.
+    return torch.stack([matrix[..., k] for k in range(matrix.shape[-1]) if k not in columns], dim=-1)

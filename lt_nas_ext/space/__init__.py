@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from lt_nas_ext.space.auxiliary_skip import AuxiliarySkipCell
 from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
 from lt_nas_ext.space.derive import RULES, GateTieWarning, derive, random_genotype
 from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
 from lt_nas_ext.space.network import Network, param_count
+from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
 from lt_nas_ext.space.supernet import Supernet
 
 __all__ = [
     "DARTS_V2",
     "RULES",
+    "AuxiliarySkipCell",
     "CellGenotype",
     "Edge",
     "FusedCell",
     "GateTieWarning",
     "Genotype",
     "Network",
+    "PartialSupernet",
     "PerEdgeCell",
     "ResNet32",
     "SmallConvNet",

@@ -27,6 +27,7 @@ class PerEdgeCell(tnn.Module):
         gate: how raw α become weights: "softmax", "sigmoid" or "identity".
         primitives: names of the candidates.
         nodes: number of nodes.
+        edge_channels: channels that go through the candidates of an edge; by default all.
 
     Custom candidates: replace elements of `cell.edges` (a list of `nn.MixedOp`, ordered by node and then by source)
     by `nn.MixedOp(candidates=[…])`; each must have as many candidates as α has columns.
@@ -48,6 +49,7 @@ class PerEdgeCell(tnn.Module):
         gate: str,
         primitives: Sequence[str] = nn.DARTS,
         nodes: int = 4,
+        edge_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.reduction = reduction
@@ -60,7 +62,7 @@ class PerEdgeCell(tnn.Module):
         )
         self.preprocess1 = nn.ReLUConvBN(channels_prev, channels, affine=False)
         self.edges = tnn.ModuleList(
-            nn.MixedOp(channels, 2 if reduction and source < 2 else 1, primitives, gate)
+            nn.MixedOp(edge_channels or channels, 2 if reduction and source < 2 else 1, primitives, gate)
             for node in range(nodes)
             for source in range(2 + node)
         )

@@ -108,10 +108,13 @@ class Supernet(tnn.Module):
         check_images(x, self.in_channels)
         s0 = s1 = self.stem(x)
         for cell in self.cells:
-            alpha = self.alphas_reduce if cell.reduction else self.alphas_normal
-            made = recomputed(cell, s0, s1, alpha) if self.recompute else cell(s0, s1, alpha)
-            s0, s1 = s1, made
+            given = (s0, s1, *self.cell_parameters(bool(cell.reduction)))
+            s0, s1 = s1, recomputed(cell, *given) if self.recompute else cell(*given)
         return s1.mean((2, 3))
+
+    def cell_parameters(self, reduction: bool) -> tuple[torch.Tensor, ...]:
+        """What a cell of this kind takes beside its two inputs: α."""
+        return (self.alphas_reduce if reduction else self.alphas_normal,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
