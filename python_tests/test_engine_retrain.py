@@ -68,6 +68,7 @@ def test_history_rows_of_both_phases():
     assert history[0]["test_top1"] is None and history[0]["train_accuracy"] is None and history[0]["train_loss"] > 0
     assert set(history[1]) == {
         "epoch", "seconds", "phase", "lr", "train_loss", "train_accuracy", "test_top1", "test_macro", "peak_memory_mb",
+        "device",
     }  # fmt: skip
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
     assert retrain(epochs=1, lr=0.1, finetune_lr=0.01).history[0]["lr"] == 0.1  # nothing to fine-tune

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_run_directory_is_complete(ssf):
 
 KEYS = {
     "epoch", "seconds", "w_lr", "alpha_lr", "lr_factors", "train_loss", "val_loss", "train_accuracy", "losses", "alpha",
-    "gates", "genotype", "peak_memory_mb",
+    "gates", "genotype", "peak_memory_mb", "device",
 }  # fmt: skip
 
 
@@ -210,6 +211,39 @@ def test_a_label_free_search_reads_no_label(ssf):
     for row, expected in zip(poisoned.history, ssf.history, strict=True):
         assert row["alpha"] == expected["alpha"] and row["losses"] == expected["losses"]
     assert [row["probe_accuracy"] for row in poisoned.history] != [row["probe_accuracy"] for row in ssf.history]
+
+
+@pytest.mark.parametrize("name", ["darts", "paper-ssf"])
+def test_testing_changes_no_other_number(name, request):
+    """The curves of the supernet on test images: on the two epochs asked for, and everything else to the bit."""
+    plain = request.getfixturevalue({"darts": "darts", "paper-ssf": "ssf"}[name])
+    tested = search(name, test_every=2)
+    figures = {"test_accuracy", "test_longtailed_accuracy"}
+    assert [figures & set(row) for row in tested.history] == [set(), figures, figures]
+    assert timeless([{k: v for k, v in row.items() if k not in figures} for row in tested.history]) == timeless(
+        plain.history
+    )
+    assert tested.genotype == plain.genotype
+
+
+def test_the_accuracies_are_those_of_the_test_images():
+    """With the half that trains α for a test set, they are that half's accuracy; its classes lie as in training."""
+    half = split(DATA.train, 0.5, 0)[1]
+    row = search("darts", data=replace(DATA, test=half), test_every=1).history[-1]
+    assert row["test_accuracy"] == pytest.approx(row["val_accuracy"], abs=1e-6)
+    assert row["test_longtailed_accuracy"] == pytest.approx(row["val_accuracy"], abs=1e-6)
+    other = search("darts", data=replace(DATA, test=half.subset(range(12))), test_every=1).history[-1]
+    assert other["test_longtailed_accuracy"] is None  # classes of the training images that the test set lacks
+
+
+def test_a_run_begun_before_the_setting_continues(tmp_path):
+    with pytest.raises(Killed):
+        search("darts", tmp_path, progress=KilledAt(epochs=2))
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["settings"]["test_every"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    resumed = search("darts", tmp_path, resume=True, test_every=1)
+    assert ["test_accuracy" in row for row in resumed.history] == [False, False, True]
 
 
 def test_the_two_halves_are_what_split_says():

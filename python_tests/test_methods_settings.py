@@ -20,6 +20,7 @@ BAD = [
     ({"channels": -1}, "channels: got -1"),
     ({"layers": 0}, "layers: got 0"),
     ({"nodes": 0}, "nodes: got 0"),
+    ({"test_every": -1}, "test_every: got -1; wanted a whole number, at least 0"),
     ({"seed": -1}, "seed: got -1; wanted a whole number, at least 0"),
     ({"w_lr": 0.0}, "w_lr: got 0.0; wanted a number above 0"),
     ({"w_lr": float("nan")}, "w_lr: got nan"),

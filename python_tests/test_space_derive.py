@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lt_nas_ext import nn, ops
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space import GateTieWarning, derive, random_genotype
+from lt_nas_ext.space import EmptyCellError, GateTieWarning, derive, random_genotype
 from lt_nas_ext.space.derive import RULES
 
 # Gates of a cell of two nodes and 8 candidates. Columns:
@@ -139,7 +139,7 @@ def test_a_node_without_input_vanishes_with_the_edges_from_it():
 @pytest.mark.parametrize("rule", ["threshold_sparse", "threshold_edge"])
 def test_an_empty_cell_is_an_error_that_says_which_threshold_keeps_a_node(rule):
     with pytest.raises(
-        UserError, match=r"threshold: no node of the normal cell survives 0.85; .* at most 0\.8400 keeps"
+        EmptyCellError, match=r"threshold: no node of the normal cell survives 0.85; .* at most 0\.8400 keeps"
     ):
         cell(LOW, rule)
     assert cell(LOW, rule, threshold=0.84).concat == (2, 3)

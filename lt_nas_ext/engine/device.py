@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -39,6 +42,16 @@ def choose_device(name: str) -> torch.device:
         if device.index >= torch.cuda.device_count():
             raise UserError(f"device: got {name!r}; this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """What people call it: "NVIDIA H200", or the model of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lt_nas_ext.engine.device import peak_memory_mb
+from lt_nas_ext.engine.device import device_name, peak_memory_mb
 from lt_nas_ext.engine.progress import Progress
 from lt_nas_ext.engine.run_dir import RunDirectory
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
@@ -38,7 +38,7 @@ class Trainer(Protocol):
     """Something trained in epochs, whose state between two epochs is `state_dict`."""
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
-        """Train one epoch and return its line of history.jsonl, without `epoch`, `seconds` and `peak_memory_mb`.
+        """Train one epoch and return its line of history.jsonl, without `epoch`, `seconds`, memory and device.
 
         A line with the entry `stopped`, the reason in words, is the last one.
         """
@@ -63,7 +63,7 @@ def train(
     Raises:
         Interrupted: Ctrl-C or SIGTERM; every whole epoch is saved.
     """
-    history = _restore(trainer, device, directory)
+    history, where = _restore(trainer, device, directory), device_name(device)
     progress.start(epochs * steps_an_epoch, description, len(history) * steps_an_epoch)
     try:
         with StopSignal() as stop, isolated_rng(device):
@@ -78,7 +78,8 @@ def train(
                 except StopNow:
                     raise Interrupted(directory.path if directory else None, epoch, epochs) from None
                 seconds = round(time.perf_counter() - began, 4)
-                history.append({"epoch": epoch, "seconds": seconds, **row, "peak_memory_mb": peak_memory_mb(device)})
+                spent = {"peak_memory_mb": peak_memory_mb(device), "device": where}
+                history.append({"epoch": epoch, "seconds": seconds, **row, **spent})
                 if directory is not None:
                     directory.append_history(history[-1])
                     # The history travels inside too: after a kill between the two writes it decides what is true.

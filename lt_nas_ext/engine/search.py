@@ -26,6 +26,7 @@ from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import evaluate_predictions
 from lt_nas_ext.methods import Epoch, Loss, Method, Problem, SearchSettings, method_class
 from lt_nas_ext.methods.base import Derived
 from lt_nas_ext.space import GateTieWarning
@@ -63,7 +64,8 @@ def run_search(
     """Search a genotype.
 
     Args:
-        data: its training images are split in two halves; its test images are never looked at.
+        data: its training images are split in two halves; its test images are never looked at, but for the curves that
+            `settings.test_every` asks for.
         settings: every number; see `methods.preset`.
         out: run directory; None keeps everything in memory.
         resume: continue the run in `out`: bit for bit as if it had not been interrupted, on a CPU.
@@ -152,6 +154,7 @@ class _Search:
             seed_global(device, settings.seed, "probe")
             self.probe = self._probe(device) if method.label_free else None
         self._validation = halves[1].to(device)
+        self._test = data.test.to(device) if settings.test_every else None
         draws = (settings.batch_size, settings.seed)
         names = (settings.views, settings.augment)
         self._weight_feed = Feed(method.weight_stream, halves[0].to(device), data, *draws, "weights", *names)
@@ -196,7 +199,7 @@ class _Search:
             if self.probe is not None and loss.features is not None:
                 self.probe.learn(loss.features, weight_draw.labels)
             watch.step(shown)
-        return self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()})
+        return {**self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()}), **self._tested(at)}
 
     def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
         names = ("train_loss", "val_loss", "train_accuracy")
@@ -219,15 +222,26 @@ class _Search:
             row["stopped"] = stopped
         return row
 
-    @torch.no_grad()
     def validation_accuracy(self) -> float:
         """Accuracy on the half that trains α: of the supernet, or of the probe where the search is label-free."""
-        networks, images, look = self.networks.eval(), self._validation, self.method.logits
+        return float((self._predicted(self._validation) == self._validation.labels).float().mean())
+
+    def _tested(self, at: Epoch) -> Row:
+        """Accuracy on the test images in the epochs that `test_every` names, nothing in others. It draws nothing."""
+        every, last = self.settings.test_every, at.index + 1 == at.count
+        if self._test is None or ((at.index + 1) % every and not last):
+            return {}
+        found = evaluate_predictions(self._predicted(self._test), self._test.labels, self._data.counts)
+        return {"test_accuracy": found.top1, "test_longtailed_accuracy": finite(found.longtailed_top1)}
+
+    @torch.no_grad()
+    def _predicted(self, images: ImageSet) -> torch.Tensor:
+        """Classes (N,): of the supernet, or of the probe where the search is label-free."""
+        networks, look = self.networks.eval(), self.method.logits
         if self.probe is not None:
             look = self.method.features
         found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
-        logits = found if self.probe is None else self.probe.logits(found)
-        return float((logits.argmax(1) == images.labels).float().mean())
+        return (found if self.probe is None else self.probe.logits(found)).argmax(1)
 
     def quiet_genotype(self) -> Derived | None:
         """The genotype as the gates stand; None where the rule keeps no node yet."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lt_nas_ext.engine.checkpoint import write_text
+from lt_nas_ext.engine.device import device_name
 from lt_nas_ext.engine.run_dir import versions
 from lt_nas_ext.report.page import write_report
 from lt_nas_ext.report.runs import Network, read_networks
@@ -46,7 +47,7 @@ def conclude(runs: Iterable[Path], out: Path, name: str, **more: Any) -> Study:
         **more: what else belongs into results.json, such as its settings.
     """
     networks = read_networks(runs)
-    content = {"study": name, "machine": machine(), **more, "networks": [_entry(network) for network in networks]}
+    content = {"study": name, "machine": machine(), **more, "networks": [entry(network) for network in networks]}
     write_text(out / "results.json", json.dumps(content, indent=1) + "\n")
     return Study(networks, rows(networks), write_report(networks, out / "report.html"))
 
@@ -71,20 +72,17 @@ def machine() -> dict[str, Any]:
     `load` is the mean number of processes that wanted a core in the last 15 minutes: above `cores`, seconds are longer
     than on a quiet machine.
     """
-    model = platform.processor()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "cpu": model,
+        "cpu": device_name(torch.device("cpu")),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[2], 2),
         **versions(),
     }
 
 
-def _entry(network: Network) -> dict[str, Any]:
+def entry(network: Network) -> dict[str, Any]:
+    """What results.json holds of a network."""
     return {
         "network": network.name,
         "seed": network.seed,

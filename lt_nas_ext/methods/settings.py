@@ -111,6 +111,8 @@ class SearchSettings:
     """Split class by class. Off, the split reads no label (label-free searches)."""
     probe_lr: float = 0.02
     """Learning rate of the detached linear probe that gives a label-free search an accuracy to show."""
+    test_every: int = 0
+    """Test the supernet (or probe) every so many epochs and after the last, for curves only. 0: never."""
     seed: int = 0
     """Random seed of initial weights, split, order of the images and augmentation."""
     capture: bool = True
@@ -123,7 +125,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         check_whole(self, "epochs", "channels", "layers", "nodes", "partial_channels", least=1)
         check_whole(self, "batch_size", least=2)
-        check_whole(self, "seed", "stop_at_skips", least=0)
+        check_whole(self, "seed", "stop_at_skips", "test_every", least=0)
         check_number(self, "w_lr", "alpha_lr", "grad_clip", "probe_lr", above=0.0)
         check_number(self, "w_lr_min", "w_weight_decay", "alpha_weight_decay", "lambda_01", "lambda_bt", least=0.0)
         check_number(self, "beta_decay", least=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lt_nas_ext.space.auxiliary_skip import AuxiliarySkipCell
 from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
-from lt_nas_ext.space.derive import RULES, GateTieWarning, derive, random_genotype
+from lt_nas_ext.space.derive import RULES, EmptyCellError, GateTieWarning, derive, random_genotype
 from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
 from lt_nas_ext.space.network import Network, param_count
@@ -18,6 +18,7 @@ __all__ = [
     "AuxiliarySkipCell",
     "CellGenotype",
     "Edge",
+    "EmptyCellError",
     "FusedCell",
     "GateTieWarning",
     "Genotype",

@@ -25,6 +25,10 @@ class GateTieWarning(UserWarning):
     """All gates of a cell tie: the genotype derived from them is noise, or the order of the candidate list."""
 
 
+class EmptyCellError(UserError):
+    """A rule left no node of a cell: another rule or threshold reads a genotype from the same gates."""
+
+
 class _Choice(NamedTuple):
     """A candidate operation (no `none`) on an edge, with its gate."""
 
@@ -63,8 +67,8 @@ def derive(
         threshold: of the two threshold rules, on gates (0 to 1).
 
     Raises:
-        UserError: a shape, name or value cannot be used; `per_edge` without softmax gates; or no node of a cell
-            survives, with the threshold that would keep one.
+        UserError: a shape, name or value cannot be used, or `per_edge` without softmax gates.
+        EmptyCellError: no node of a cell survives the rule; the message names the threshold that would keep one.
 
     Warns:
         GateTieWarning: all gates of a cell lie within 1e-3 of each other.
@@ -143,7 +147,7 @@ def _derive_cell(
         offered += _RULES[rule](edges)
     kept = [choice for choice in offered if not rule.startswith("threshold") or choice.gate >= threshold]
     if not any(choice.edge.source < 2 for choice in kept):
-        raise UserError(_no_node(name, offered, rule, threshold))
+        raise EmptyCellError(_no_node(name, offered, rule, threshold))
     return without_vanished([choice.edge for choice in kept], range(2, nodes + 2))
 
 
