@@ -300,10 +300,9 @@ def test_compiles_into_one_graph(device):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_autocast_is_the_twins(device):
-    case = Case(dtype=torch.float32, device=device)
-    with torch.autocast(device, torch.bfloat16):
+def test_autocast_on_a_cpu_is_the_twins():
+    case = Case(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(case.y(), case.y(function=bn_mixed_sum_eager))
 
 
@@ -363,6 +362,16 @@ def test_cuda_takes_storage_that_begins_anywhere(dtype):
         shifted.append(memory.copy_(x.detach()).requires_grad_())
     case.candidates, case.inputs = shifted, [case.alpha, *shifted]
     assert equal_to_the_bit(case.value_and_gradients(), expected)
+
+
+@pytest.mark.cuda
+def test_cuda_sums_in_the_widest_type_under_autocast():
+    case = Case(columns=3, dtype=torch.float32, device="cuda")
+    first, *others = (x.detach() for x in case.candidates)
+    expected = bn_mixed_sum([first.bfloat16().float(), *others], case.alpha)
+    with torch.autocast("cuda", torch.bfloat16):
+        y = bn_mixed_sum([first.bfloat16(), *others], case.alpha)
+    assert y.dtype == torch.float32 and torch.equal(y, expected)
 
 
 @pytest.mark.cuda
