@@ -6,6 +6,9 @@ process each, what it holds in memory and how soon its first step is done; what 
 ours goes. Last the pure PyTorch supernet under torch.compile, which is ended after LT_NAS_EXT_COMPILE_LIMIT seconds
 (300; 0 leaves it out).
 
+On CUDA ours also runs recorded (`engine.capture`), torch.compile with graphs too, and the share of a step's time is
+told in which the device computes.
+
 At batch 32 every way runs at one and at all threads of a CPU and its faster one counts; at 64 only channels_last does.
 """
 
@@ -23,6 +26,8 @@ import torch
 from harness import Comparison, Harness, Run, Variant
 
 import lt_nas_ext as lt
+from lt_nas_ext.engine.capture import Captured, recorder_for
+from lt_nas_ext.engine.optimisers import device_options
 
 Wrap = Callable[..., object] | None
 COMPILE_LIMIT = int(os.environ.get("LT_NAS_EXT_COMPILE_LIMIT", "300"))
@@ -58,9 +63,14 @@ def step(
     for parameter in frozen:
         parameter.requires_grad_(False)
     if part == "w":
-        optimiser: torch.optim.Optimizer = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4)
+        optimiser: torch.optim.Optimizer = torch.optim.SGD(
+            weights, 0.025, momentum=0.9, weight_decay=3e-4, **device_options(weights)
+        )
     else:
-        optimiser = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        fused = device_options(alphas)
+        optimiser = torch.optim.Adam(
+            alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3, capturable=bool(fused), **fused
+        )
     forward = wrap(net) if wrap else net
 
     def run() -> torch.Tensor:
@@ -70,13 +80,23 @@ def step(
         if part == "w":
             torch.nn.utils.clip_grad_norm_(trained, 5.0)
         optimiser.step()
-        return loss
+        return loss.detach()
 
     return run
 
 
 def ours(case: Case, part: str, device: torch.device, recompute: bool = False) -> Run:
     return step(case, part, device, torch.channels_last, lt.space.FusedCell, recompute=recompute)
+
+
+def captured(case: Case, part: str, device: torch.device) -> Run:
+    """Ours, recorded once and replayed."""
+    run = Captured(ours(case, part, device), recorder_for(device), f"the {part} step")
+    for _ in range(5):  # warm, recorded, replayed
+        run()
+    if run.reason is not None:
+        raise RuntimeError(run.reason)
+    return run
 
 
 def eager(case: Case, part: str, device: torch.device, layout: torch.memory_format, wrap: Wrap = None) -> Run:
@@ -98,8 +118,13 @@ WAYS: dict[str, Callable[..., Run]] = {
 }
 
 
-def _compiled(case: Case, part: str, device: str, answer: multiprocessing.connection.Connection) -> None:
-    run = eager(case, part, torch.device(device), torch.channels_last, torch.compile)
+ON_CUDA: dict[str, Callable[..., Run]] = {"ours, captured": captured, **WAYS}
+
+
+def _compiled(
+    case: Case, part: str, device: str, mode: str | None, answer: multiprocessing.connection.Connection
+) -> None:
+    run = eager(case, part, torch.device(device), torch.channels_last, partial(torch.compile, mode=mode))
     began = time.perf_counter()
     run()
     first = time.perf_counter() - began
@@ -113,14 +138,16 @@ def _compiled(case: Case, part: str, device: str, answer: multiprocessing.connec
     answer.send((first, sorted(times)[len(times) // 2]))
 
 
-def report_compiled(case: Case, part: str, device: torch.device, limit: int) -> dict[str, float] | None:
+def report_compiled(
+    case: Case, part: str, device: torch.device, limit: int, mode: str | None = None
+) -> dict[str, float] | None:
     """torch.compile of the channels_last supernet: seconds to the first step, milliseconds of a later one; or None."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_compiled, args=(case, part, str(device), there))
+    process = context.Process(target=_compiled, args=(case, part, str(device), mode, there))
     process.start()
     there.close()  # the end of the process is then the end of the pipe
-    title = f"  torch.compile, channels_last, {part} step, batch {case.batch}:"
+    title = f"  torch.compile ({mode or 'default'}), channels_last, {part} step, batch {case.batch}:"
     found = None
     if not here.poll(limit):
         print(f"{title} still compiling after {limit} s, ended")
@@ -193,30 +220,56 @@ def report_profile(case: Case, part: str, device: torch.device, rows: int = 12) 
     return {event.key: event.self_cpu_time_total / whole for event in events[:rows]}
 
 
+def report_busy(case: Case, part: str, device: torch.device, steps: int = 5) -> dict[str, float]:
+    """The share of a step's time in which the device computes."""
+    shares = {}
+    for name, make in ON_CUDA.items():
+        run = make(case, part, device)
+        run()
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(steps):
+            run()
+        torch.cuda.synchronize()
+        wall = time.perf_counter() - began
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
+            for _ in range(steps):
+                run()
+            torch.cuda.synchronize()
+        kernels = sum(event.self_device_time_total for event in profile.key_averages()) * 1e-6
+        shares[name] = kernels / wall
+        print(f"  {name:24}{100 * shares[name]:6.1f} % of the step the device computes")
+    return shares
+
+
 def main() -> None:
     bench = Harness.from_command_line(__doc__)
     cases = [Case(4, channels=8, layers=3)] if bench.quick else [Case(32), Case(64)]
     if bench.device.type == "cuda":
-        cases = [Case(64), Case(256)]
+        cases = [Case(64)] if bench.quick else [Case(64), Case(256), Case(1024)]
+    made = ON_CUDA if bench.device.type == "cuda" else WAYS
     first = {}
     for case in cases:
         for part in ("w", "α"):
             title = f"{part} step, batch {case.batch}, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
             both = bench.device.type == "cpu" and case is cases[0]
             threads = tuple({1, torch.get_num_threads()}) if both else None
-            ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in WAYS.items()]
+            ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in made.items()]
             work = {"images": case.batch}
             comparison = bench.compare(title, ways, baseline="eager, channels_last", work=work, fewest=3)
             report_recomputation(comparison)
             if bench.device.type == "cpu":
                 comparison.also["fresh process"] = report_fresh(case, part)
                 comparison.also["profile of ours"] = report_profile(case, part, bench.device)
+            else:
+                comparison.also["device busy"] = report_busy(case, part, bench.device)
             first.setdefault(part, comparison)
     # Last: a compiler that was ended may leave others running.
     for part, comparison in first.items():
         if COMPILE_LIMIT and not bench.quick:
-            compiled = report_compiled(cases[0], part, bench.device, COMPILE_LIMIT)
-            comparison.also["torch.compile"] = compiled or f"none after {COMPILE_LIMIT} s"
+            for mode in (None, "reduce-overhead") if bench.device.type == "cuda" else (None,):
+                compiled = report_compiled(cases[0], part, bench.device, COMPILE_LIMIT, mode)
+                comparison.also[f"torch.compile, {mode or 'default'}"] = compiled or f"none after {COMPILE_LIMIT} s"
     bench.finish()
 
 

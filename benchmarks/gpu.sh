@@ -84,8 +84,14 @@ else
   echo "== compute-sanitizer does not run here: the next step checks nothing, it runs"
   step unchecked 60 "$python" benchmarks/sanitize.py "$device"
 fi
+# What is left of the time belongs to the table that matters most: whole steps at batch 64, 256 and 1024.
+if [ "$device" = cuda ] && [ $((limit - SECONDS)) -gt 60 ]; then
+  unset PYTORCH_NO_CUDA_MEMORY_CACHING
+  export LT_NAS_EXT_COMPILE_LIMIT=0
+  step search_steps $((limit - SECONDS)) "$python" benchmarks/bench_search_step.py --device cuda --json "$out/search_steps.json"
+fi
 echo
-cat "$work"/bench_*.log
+cat "$work"/bench_*.log "$work"/search_steps.log 2>/dev/null
 if [ ${#failed[@]} -gt 0 ]; then
   echo "failed: ${failed[*]}"
   exit 1
