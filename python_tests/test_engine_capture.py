@@ -185,12 +185,12 @@ def test_a_state_saved_elsewhere_keeps_how_the_optimiser_works_here():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", ["darts", "authors-fairdarts", "paper-ssf"])
-@pytest.mark.parametrize("order", ["first", "second"])
-def test_graphs_are_the_written_steps(name, order):
+@pytest.mark.parametrize(("order", "recompute"), [("first", False), ("second", False), ("first", True)])
+def test_graphs_are_the_written_steps(name, order, recompute):
     device = torch.device("cuda")
     results = []
     for recorder in (None, recorder_for(device)):
-        made_here = made(name, order=order)
+        made_here = made(name, order=order, recompute=recompute)
         steps = Steps(made_here.method, made_here.networks.to(device, memory_format=torch.channels_last), recorder)
         losses = []
         for step in range(WARM_CALLS + 4):

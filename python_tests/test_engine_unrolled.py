@@ -164,6 +164,12 @@ def test_weights_and_running_statistics_are_what_they_were_to_the_bit(name, kind
     assert not any(torch.equal(before[name], last[name]) for name in watched)
 
 
+@pytest.mark.parametrize("order", ["second", "exact"])
+def test_recomputation_changes_nothing(order):
+    kept, run_twice = (gradient(made("darts", order, recompute=recompute)) for recompute in (False, True))
+    assert all(torch.equal(*pair) for pair in zip(kept, run_twice, strict=True))
+
+
 def test_everything_is_put_back_after_an_error():
     steps = made("darts", "second")
     before = state(steps.networks)

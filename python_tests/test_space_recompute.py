@@ -94,6 +94,27 @@ def test_two_passes_before_one_backward_and_several_through_one_graph():
     assert same(*found)
 
 
+def test_gradients_of_gradients():
+    """As a search with order="exact" takes them, through weights that may move once they are taken."""
+    found = []
+    for recompute in (False, True):
+        net = supernet(recompute)
+        weights = net.weight_parameters()
+        first = torch.autograd.grad(net(images()).square().sum(), weights, create_graph=True)
+        found.append(torch.autograd.grad(sum(one.square().sum() for one in first), net.arch_parameters()))
+    assert same(*found)
+
+
+def test_weights_that_are_lent_for_forward_only():
+    found = []
+    for recompute in (False, True):
+        net = supernet(recompute)
+        lent = {name: (0.5 * value).detach().requires_grad_() for name, value in net.named_parameters()}
+        loss = torch.func.functional_call(net, lent, images()).square().sum()
+        found.append(torch.autograd.grad(loss, list(lent.values())))
+    assert same(*found)
+
+
 def test_the_second_run_draws_the_same_random_numbers():
     cell = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Dropout(), torch.nn.Linear(8, 8), torch.nn.Dropout())
     found = []

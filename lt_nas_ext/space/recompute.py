@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 def recomputed(cell: tnn.Module, *inputs: torch.Tensor) -> torch.Tensor:
     """`cell(*inputs)`, whose backward runs the cell a second time, with the same gradients to the bit.
 
-    The second run draws the same random numbers, computes with the same operators (`ops.eager`) and types (autocast),
-    and counts nothing: buffers, such as running statistics, are those after the first run.
+    The second run takes the weights that the first took, also where `torch.func.functional_call` lent them; it draws
+    the same random numbers, computes with the same operators (`ops.eager`) and types (autocast), and counts nothing:
+    buffers, such as running statistics, are those after the first run.
 
     >>> cell = tnn.BatchNorm2d(1)
     >>> recomputed(cell, torch.ones(2, 1, 3, 3)).sum().backward()
@@ -24,6 +25,7 @@ def recomputed(cell: tnn.Module, *inputs: torch.Tensor) -> torch.Tensor:
     """
     # Backward may come outside of the caller's context, and on a GPU it comes on another thread.
     context = contextvars.copy_context()
+    weights, buffers = dict(cell.named_parameters()), dict(cell.named_buffers())
     again = False
 
     def run(*inputs: torch.Tensor) -> torch.Tensor:
@@ -31,7 +33,7 @@ def recomputed(cell: tnn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         if not again:
             again = True
             return cell(*inputs)
-        spent = {name: buffer.clone() for name, buffer in cell.named_buffers()}
-        return context.copy().run(functional_call, cell, spent, inputs)
+        lent = {**weights, **{name: buffer.clone() for name, buffer in buffers.items()}}
+        return context.copy().run(functional_call, cell, lent, inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False)
