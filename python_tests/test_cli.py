@@ -91,6 +91,7 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert code == 0 and f"macro       {100 * metrics['macro']:.1f} %" in out and "n 130" in out
     for title, name in (("long-tailed", "longtailed_top1"), ("medium", "medium"), ("last", "last")):
         assert f"{title:<12}{100 * metrics[name]:.1f} %\n" in out
+    assert f"parameters  {metrics['parameters']:,}\nMACs        {metrics['multiply_adds']:,} multiply-adds" in out
     assert call(capsys, "evaluate", "--run", run / "retrain")[1] == out
 
     code, out, _ = call(capsys, "report", run)

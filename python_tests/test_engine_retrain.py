@@ -102,6 +102,7 @@ def test_the_last_weights_are_reported(tmp_path):
     expected = sum(n * a for n, a in zip(COUNTS, per_class, strict=True)) / sum(COUNTS)
     assert metrics["longtailed_top1"] == pytest.approx(expected)
     assert metrics["parameters"] == sum(p.numel() for p in result.model.parameters())
+    assert metrics["multiply_adds"] == 9 * (4 * 64 + 4 * 8 * 16 + 8 * 16 * 4) + 16 * 3
     assert metrics["pretrain_epochs"] == 0 and metrics["architecture"] == "small-conv-net"
 
 

@@ -19,7 +19,7 @@ from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import read_run
-from lt_nas_ext.space import Genotype
+from lt_nas_ext.space import Genotype, multiply_adds, param_count
 
 Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
 
@@ -126,6 +126,8 @@ class Evaluate:
         for title, name in _FIGURES.items():
             say(f"{title:<12}{percent(getattr(figures, name))}")
         say(f"{'ECE':<12}{figures.ece:.3f}")
+        say(f"{'parameters':<12}{param_count(model.network):,}")
+        say(f"{'MACs':<12}{multiply_adds(model.network, model.image_shape):,} multiply-adds an image")
         order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
         bars(
             [

@@ -26,7 +26,7 @@ from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import BalancedSoftmax
 from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
-from lt_nas_ext.space import Genotype, param_count
+from lt_nas_ext.space import Genotype, multiply_adds, param_count
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ def _metrics(retraining: _Retraining, history: list[Row]) -> dict[str, Any]:
         **metrics.to_json(),
         "architecture": model.architecture["name"],
         "parameters": param_count(model.network),
+        "multiply_adds": multiply_adds(model.network, model.image_shape),
         "epochs": settings.epochs,
         "pretrain_epochs": settings.pretrain_epochs,
         "seconds": round(sum(row["seconds"] for row in history), 2),

@@ -221,13 +221,3 @@ def _two_by_two(x: torch.Tensor) -> torch.Tensor:
     height, width = x.shape[2:]
     strides = (max(1, 3 * height // 8), max(1, 3 * width // 8))
     return F.avg_pool2d(x, (height - strides[0], width - strides[1]), strides)
-
-
-def param_count(model: tnn.Module) -> int:
-    """Parameters of a network without its auxiliary classifier, as papers count them.
-
-    >>> import lt_nas_ext as lt
-    >>> param_count(lt.space.Network(lt.space.DARTS_V2, channels=36, num_classes=10, layers=20))
-    3349342
-    """
-    return sum(value.numel() for name, value in model.named_parameters() if not name.startswith("auxiliary_head"))
