@@ -197,6 +197,10 @@ def test_sizes():
         ({"size": "huge"}, "size: got 'huge'"),
         ({"test_every": 0}, "test_every: got 0"),
         ({"projector": (0,)}, "projector: got (0,)"),
+        ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
+        ({"cutout": 16}, "cutout: got 16; wanted True or False"),
+        ({"drop_path_on": "edges"}, "drop_path_on: got 'edges'; wanted one of 'operations', 'nodes'"),
     ],
 )
 def test_bad_settings(fields, message):

@@ -60,8 +60,8 @@ def genotype_of(architecture: Architecture) -> Genotype | None:
     return None if content is None else Genotype.from_json(json.dumps(content))
 
 
-def build_network(architecture: Architecture, num_classes: int, in_channels: int) -> nn.Module:
-    """The network of a description, freshly initialised.
+def build_network(architecture: Architecture, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:
+    """The network of a description, freshly initialised; for its training with the auxiliary classifier, if it has one.
 
     Raises:
         UserError: the description is of a user's own module, which only the user can build.
@@ -83,6 +83,7 @@ def build_network(architecture: Architecture, num_classes: int, in_channels: int
         num_classes=num_classes,
         layers=architecture["layers"],
         in_channels=in_channels,
+        auxiliary=auxiliary,
     )
 
 

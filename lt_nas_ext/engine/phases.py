@@ -31,10 +31,11 @@ class Retraining:
         if len(images) < 2:
             raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
         names = (settings.views, settings.augment)
-        self._supervised = Feed(Stream("labelled"), images, data, *draws, "retrain", *names)
+        self._supervised = Feed(Stream("labelled"), images, data, *draws, "retrain", *names, settings.cutout)
         self.steps = len(self._supervised)
-        balanced = settings.loss == "balanced_softmax"
-        self._criterion = BalancedSoftmax(data.counts).to(device) if balanced else nn.CrossEntropyLoss()
+        self._criterion = _criterion(data, settings).to(device)
+        has_auxiliary = getattr(self.network, "auxiliary_head", None) is not None
+        self._auxiliary = settings.auxiliary if has_auxiliary else 0.0
         self._twins: lt_nn.BarlowTwinsLoss | None = None
         if settings.pretrain_epochs:
             self._views = Feed(Stream("two_views"), images, data, *draws, "pretrain", *names)
@@ -72,8 +73,8 @@ class Retraining:
         meter = Meter()
         for draw in self._supervised.epoch(at.index):
             assert isinstance(draw.batch, Labelled)
-            logits = self.network(draw.batch.images)
-            loss = self._descend(self._criterion(logits, draw.labels))
+            logits, loss = self._loss(draw.batch.images, draw.labels)
+            loss = self._descend(loss)
             meter.add({"train_loss": loss})
             meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
             watch.step({"train": loss})
@@ -84,6 +85,14 @@ class Retraining:
             metrics = evaluate(self.model, self.test)
             row.update(test_top1=metrics.top1, test_macro=metrics.macro)
         return row
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
+        if not self._auxiliary:
+            logits = self.network(images)
+            return logits, self._criterion(logits, labels)
+        logits, auxiliary = self.network.forward_auxiliary(images)  # type: ignore[operator]
+        return logits, self._criterion(logits, labels) + self._auxiliary * self._criterion(auxiliary, labels)
 
     def _descend(self, loss: torch.Tensor) -> torch.Tensor:
         """One step down the loss; the loss, detached."""
@@ -114,6 +123,7 @@ class Retraining:
     def _set_drop_path(self, probability: float) -> None:
         if hasattr(self.network, "drop_path"):
             self.network.drop_path = probability  # type: ignore[assignment]
+            self.network.drop_path_on = self.settings.drop_path_on  # type: ignore[assignment]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -132,6 +142,12 @@ class Retraining:
 
 
 _NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}
+
+
+def _criterion(data: Dataset, settings: RetrainSettings) -> nn.Module:
+    if settings.loss == "balanced_softmax":
+        return BalancedSoftmax(data.counts, settings.label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
 
 
 def _barlow_twins(network: nn.Module, settings: RetrainSettings) -> lt_nn.BarlowTwinsLoss:

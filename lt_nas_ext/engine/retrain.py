@@ -15,14 +15,13 @@ from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.evaluate import evaluate, predict_logits
 from lt_nas_ext.engine.loop import Row, train
-from lt_nas_ext.engine.meter import finite
 from lt_nas_ext.engine.phases import Retraining
 from lt_nas_ext.engine.progress import Progress, following
 from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space import Genotype, multiply_adds, param_count
+from lt_nas_ext.space import Genotype, Network, multiply_adds, param_count
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def run_retrain(
         if isinstance(what, nn.Module):
             network = what
         else:
-            network = build_network(architecture, data.num_classes, data.image_shape[0])
+            network = build_network(architecture, data.num_classes, data.image_shape[0], settings.auxiliary > 0)
         model = place(Classifier.of(network, data, architecture), device)
         if isinstance(what, nn.Module):
             _check_fits(model, data)
@@ -93,6 +92,8 @@ def run_retrain(
         progress,
         f"{architecture['name']} retraining",
     )
+    if isinstance(network, Network) and network is not what:
+        network.auxiliary_head = None  # it served the training alone
     model.metrics, model.history = _metrics(retraining, history), history
     if directory is not None:
         model.save(directory.path / "model.pt")

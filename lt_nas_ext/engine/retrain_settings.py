@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_whole, check_widths
+from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_switch, check_whole, check_widths
+from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
 RetrainLoss = Literal["cross_entropy", "balanced_softmax"]
@@ -34,6 +35,10 @@ class RetrainSettings:
     """Cells, in place of the size's."""
     loss: RetrainLoss = "cross_entropy"
     """cross_entropy, or balanced_softmax: cross-entropy of z + log n_c."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes."""
+    auxiliary: float = 0.0
+    """Weight of the loss of a second classifier after two thirds of the cells (networks of a genotype); 0: none."""
     lr: float = 0.025
     """Learning rate of SGD in the first supervised epoch; cosine schedule."""
     lr_min: float = 0.0
@@ -48,8 +53,12 @@ class RetrainSettings:
     """Largest norm of the whole gradient."""
     drop_path: float = 0.2
     """Drop-path probability at the end; it grows linearly from 0 (networks of a genotype)."""
+    drop_path_on: DropPathOn = "operations"
+    """What an image loses: operations but the identity (DARTS), or the whole sum of a node (FairDARTS)."""
     augment: str = "default"
     """Augmentation, by name; default: the data set's own."""
+    cutout: bool = False
+    """Then cut a square of half the side out of each image, 16 of 32 pixels; nothing below 16 pixels."""
     pretrain_epochs: int = 0
     """Barlow Twins epochs before the supervised ones, always extra."""
     pretrain_lr: float = 0.025
@@ -76,9 +85,11 @@ class RetrainSettings:
         check_whole(self, *[name for name in ("channels", "layers") if getattr(self, name) is not None], least=1)
         check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
         check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
-        check_number(self, "lr_min", "weight_decay", "lambda_bt", least=0.0)
-        check_number(self, "momentum", "drop_path", least=0.0, below=1.0)
+        check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", least=0.0)
+        check_number(self, "momentum", "drop_path", "label_smoothing", least=0.0, below=1.0)
+        check_switch(self, "cutout")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(RetrainLoss))
         check_choice(self, "bt_scale", get_args(Scale))
+        check_choice(self, "drop_path_on", get_args(DropPathOn))
         check_widths(self, "projector")
