@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from test_engine_retrain import GENOTYPE, retrain, timeless
@@ -13,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lt_nas_ext.data import normalize
-from lt_nas_ext.engine import load_classifier
+from lt_nas_ext.data.mixup import mixup
+from lt_nas_ext.engine import evaluate, load_classifier
 from lt_nas_ext.space import Network
 
 DATA = tiny_data()
@@ -100,6 +102,95 @@ def test_cutout_cuts_large_images_only():
     assert (cut[removed].abs() < 1e-6).all()
     share = removed.float().mean((1, 2, 3))
     assert share.min() > 0.05 and share.max() <= 0.25 and share.max() > 0.2
+
+
+def test_the_average_is_what_is_tested_reported_and_kept(tmp_path):
+    """Worked out beside the run: d = min(decay, (1 + t) / (10 + t)), from the initial weights."""
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.classifier = nn.Linear(64, 3)
+            self.seen: list[torch.Tensor] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.seen.append(self.classifier.weight.detach().clone())  # before the step
+            return self.classifier(x.flatten(1))
+
+    plain, averaged = Looks(), Looks()
+    first = retrain(plain, lr=0.5)
+    second = retrain(averaged, tmp_path, lr=0.5, ema_decay=0.3)
+    assert all(torch.equal(a, b) for a, b in zip(plain.seen, averaged.seen, strict=True)) and len(plain.seen) == 9
+    expected = plain.seen[0]
+    for t, weight in enumerate([*plain.seen[1:], plain.classifier.weight.detach()], start=1):
+        decay = min(0.3, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * weight
+    torch.testing.assert_close(averaged.classifier.weight.detach(), expected)
+    assert torch.equal(load_classifier(tmp_path, Looks()).network.classifier.weight, averaged.classifier.weight)
+    assert [row["train_loss"] for row in first.history] == [row["train_loss"] for row in second.history]
+    assert second.history[-1]["test_top1"] == second.metrics["top1"]
+    assert evaluate(second.model, DATA.test).ece == second.metrics["ece"] != first.metrics["ece"]
+
+
+def test_the_average_begins_with_the_supervised_epochs():
+    """After a pre-training its first value is not that of the initial weights: one step of decay 2 / 11 is left."""
+    networks = [tiny_network() for _ in range(2)]
+    for network, decay in zip(networks, (0.0, 0.999), strict=True):
+        retrain(network, pretrain_epochs=2, pretrain_lr=0.5, lr=1e-9, ema_decay=decay, **ONE_BATCH)
+    plain, averaged = (network.stem[0].weight for network in networks)
+    torch.testing.assert_close(plain, averaged, rtol=0, atol=1e-6)
+
+
+def test_mixup_blends_images_and_losses_but_in_the_last_tenth():
+    epochs, mixed = 10, []
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                known = {image.numpy().tobytes() for image in pixels()}
+                mixed.append(any(image.numpy().tobytes() not in known for image in x))
+            return self.classifier(x.flatten(1))
+
+    retrain(Looks(), **{**ONE_BATCH, "epochs": epochs}, mixup=1.0)
+    assert mixed == [True] * 9 + [False]
+
+
+def test_the_loss_of_mixup_is_that_of_both_labels():
+    """A network that sees nothing has the same logits b for all: its loss is linear in the labels' shares."""
+
+    class Blind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b = nn.Parameter(torch.tensor([2.0, 0.0, -1.0]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b.expand(len(x), 3)
+
+    expected = F.cross_entropy(torch.tensor([2.0, 0.0, -1.0]).expand(48, 3), DATA.train.labels).item()
+    # All images are in the batch, so the others' labels are as many of each class as its own.
+    result = retrain(Blind(), mixup=1.0, **{**ONE_BATCH, "epochs": 2})
+    assert result.history[0]["train_loss"] == pytest.approx(expected)
+
+
+def test_mixup_is_a_function_of_its_draws():
+    images, labels = torch.randn(6, 1, 2, 2), torch.arange(6)
+    one, again, other = (mixup(images, labels, 0.4, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one.images, again.images) and one.share == again.share != other.share
+    expected = one.share * images + (1 - one.share) * images[one.others]
+    torch.testing.assert_close(one.images, expected)
+    assert sorted(one.others.tolist()) == list(range(6)) and one.labels is labels
+    shares = [mixup(images, labels, 1.0, np.random.default_rng(seed)).share for seed in range(400)]
+    assert min(shares) >= 0.5 and np.mean(shares) == pytest.approx(0.75, abs=0.02)  # uniform on [½, 1]
+    assert one.images.stride() == images.stride()
+    last = torch.randn(6, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    blended = mixup(last, labels, 0.4, np.random.default_rng(0)).images
+    assert blended.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_options_are_written_down(tmp_path):

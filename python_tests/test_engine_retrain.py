@@ -47,10 +47,14 @@ class KilledAt(Silent):
             raise Killed
 
 
+OPTIONS = {"auxiliary": 0.4, "ema_decay": 0.9, "mixup": 0.4, "label_smoothing": 0.1, "drop_path_on": "nodes"}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "all options"])
 @pytest.mark.parametrize("killed", [1, 2, 3])
-def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, killed):
+def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, killed, options):
     """Killed in the pre-training, between the two phases, and in the supervised epochs; with drop-path."""
-    overrides = {"pretrain_epochs": 2, "drop_path": 0.5}
+    overrides = {"pretrain_epochs": 2, "drop_path": 0.5, **options}
     whole = retrain(out=tmp_path / "whole", **overrides)
     with pytest.raises(Killed):
         retrain(out=tmp_path / "broken", progress=KilledAt(killed), **overrides)
@@ -197,6 +201,8 @@ def test_sizes():
         ({"size": "huge"}, "size: got 'huge'"),
         ({"test_every": 0}, "test_every: got 0"),
         ({"projector": (0,)}, "projector: got (0,)"),
+        ({"ema_decay": 1.0}, "ema_decay: got 1.0; wanted a number at least 0 and below 1"),
+        ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
         ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
         ({"cutout": 16}, "cutout: got 16; wanted True or False"),

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from lt_nas_ext import nn as lt_nn
 from lt_nas_ext.data import Dataset
+from lt_nas_ext.data.mixup import Mixed, mixup
 from lt_nas_ext.engine.classifier import Classifier
+from lt_nas_ext.engine.ema import MovingAverage
 from lt_nas_ext.engine.evaluate import evaluate
 from lt_nas_ext.engine.loop import Row, Watch
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import cosine
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
+from lt_nas_ext.engine.seeds import derived_seed
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import BalancedSoftmax
@@ -41,6 +46,7 @@ class Retraining:
             self._views = Feed(Stream("two_views"), images, data, *draws, "pretrain", *names)
             self._twins = _barlow_twins(self.network, settings).to(device)
         self._phase = ""
+        self._average: MovingAverage | None = None
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
         pretrain = self.settings.pretrain_epochs
@@ -71,10 +77,12 @@ class Retraining:
         self._set_drop_path(settings.drop_path * at.index / at.count)
         self.network.train()
         meter = Meter()
-        for draw in self._supervised.epoch(at.index):
+        for step, draw in enumerate(self._supervised.epoch(at.index)):
             assert isinstance(draw.batch, Labelled)
-            logits, loss = self._loss(draw.batch.images, draw.labels)
+            logits, loss = self._loss(self._mixed(draw.batch, at, step))
             loss = self._descend(loss)
+            if self._average is not None:
+                self._average.update()
             meter.add({"train_loss": loss})
             meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
             watch.step({"train": loss})
@@ -82,17 +90,36 @@ class Retraining:
         row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
         row["train_accuracy"] = figures["train_accuracy"]
         if (at.index + 1) % settings.test_every == 0 or at.index + 1 == at.count:
-            metrics = evaluate(self.model, self.test)
+            with contextlib.nullcontext() if self._average is None else self._average.applied():
+                metrics = evaluate(self.model, self.test)
             row.update(test_top1=metrics.top1, test_macro=metrics.macro)
         return row
 
-    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def finish(self) -> None:
+        """Leave the network with the weights that are reported."""
+        if self._average is not None:
+            self._average.apply()
+
+    def _mixed(self, batch: Labelled, at: Epoch, step: int) -> Mixed:
+        settings = self.settings
+        if not settings.mixup or 10 * at.index >= 9 * at.count:
+            return Mixed(batch.images, batch.labels)
+        numbers = np.random.default_rng(derived_seed(settings.seed, "mixup", at.index, step))
+        return mixup(batch.images, batch.labels, settings.mixup, numbers)
+
+    def _loss(self, batch: Mixed) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
         if not self._auxiliary:
-            logits = self.network(images)
-            return logits, self._criterion(logits, labels)
-        logits, auxiliary = self.network.forward_auxiliary(images)  # type: ignore[operator]
-        return logits, self._criterion(logits, labels) + self._auxiliary * self._criterion(auxiliary, labels)
+            logits = self.network(batch.images)
+            return logits, self._error(logits, batch)
+        logits, auxiliary = self.network.forward_auxiliary(batch.images)  # type: ignore[operator]
+        return logits, self._error(logits, batch) + self._auxiliary * self._error(auxiliary, batch)
+
+    def _error(self, logits: torch.Tensor, batch: Mixed) -> torch.Tensor:
+        error: torch.Tensor = self._criterion(logits, batch.labels)
+        if batch.others is None:
+            return error
+        return batch.share * error + (1.0 - batch.share) * self._criterion(logits, batch.others)
 
     def _descend(self, loss: torch.Tensor) -> torch.Tensor:
         """One step down the loss; the loss, detached."""
@@ -103,13 +130,18 @@ class Retraining:
         return loss.detach()
 
     def _enter(self, phase: str) -> None:
-        """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other."""
+        """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other.
+
+        Nor are the weights of the first phase any use to the average of the second.
+        """
         if phase != self._phase:
             self._phase = phase
             settings = self.settings
             self._optimiser = torch.optim.SGD(
                 self._parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
             )
+            if phase == "train" and settings.ema_decay:
+                self._average = MovingAverage(self.network, settings.ema_decay)
 
     def _parameters(self) -> list[nn.Parameter]:
         projector = self._twins.parameters() if self._phase == "pretrain" and self._twins is not None else ()
@@ -131,6 +163,7 @@ class Retraining:
             "twins": None if self._twins is None else self._twins.state_dict(),
             "phase": self._phase,
             "optimiser": self._optimiser.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,6 +172,8 @@ class Retraining:
             self._twins.load_state_dict(state["twins"])
         self._enter(state["phase"])
         self._optimiser.load_state_dict(state["optimiser"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
 
 
 _NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}

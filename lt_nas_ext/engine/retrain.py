@@ -92,6 +92,7 @@ def run_retrain(
         progress,
         f"{architecture['name']} retraining",
     )
+    retraining.finish()
     if isinstance(network, Network) and network is not what:
         network.auxiliary_head = None  # it served the training alone
     model.metrics, model.history = _metrics(retraining, history), history

@@ -55,10 +55,14 @@ class RetrainSettings:
     """Drop-path probability at the end; it grows linearly from 0 (networks of a genotype)."""
     drop_path_on: DropPathOn = "operations"
     """What an image loses: operations but the identity (DARTS), or the whole sum of a node (FairDARTS)."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999; it is what is tested, reported and kept. 0: none."""
     augment: str = "default"
     """Augmentation, by name; default: the data set's own."""
     cutout: bool = False
     """Then cut a square of half the side out of each image, 16 of 32 pixels; nothing below 16 pixels."""
+    mixup: float = 0.0
+    """Strength of mixup (its Beta distribution's parameter) in all but the last tenth of the epochs. 0: none."""
     pretrain_epochs: int = 0
     """Barlow Twins epochs before the supervised ones, always extra."""
     pretrain_lr: float = 0.025
@@ -85,8 +89,8 @@ class RetrainSettings:
         check_whole(self, *[name for name in ("channels", "layers") if getattr(self, name) is not None], least=1)
         check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
         check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
-        check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", least=0.0)
-        check_number(self, "momentum", "drop_path", "label_smoothing", least=0.0, below=1.0)
+        check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", "mixup", least=0.0)
+        check_number(self, "momentum", "drop_path", "label_smoothing", "ema_decay", least=0.0, below=1.0)
         check_switch(self, "cutout")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(RetrainLoss))

@@ -31,12 +31,14 @@ def multiply_adds(model: tnn.Module, image_shape: tuple[int, int, int]) -> int:
     >>> multiply_adds(tnn.Conv2d(3, 4, kernel_size=3, padding=1), (3, 8, 8)) == 8 * 8 * 4 * 3 * 9
     True
     """
-    parameter = next(model.parameters(), torch.empty(0))
+    # The counter hooks every output that requires a gradient, and fails on one that is a parameter itself.
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+    device = next((value.device for value in parameters.values()), None)
     was_training = model.training
     model.eval()
     try:
         with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, *image_shape, device=parameter.device))
+            torch.func.functional_call(model, parameters, (torch.zeros(1, *image_shape, device=device),))
     finally:
         model.train(was_training)
     return int(counter.get_total_flops()) // 2
