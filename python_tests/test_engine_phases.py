@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lt_nas_ext.data import normalize
 from lt_nas_ext.data.mixup import mixup
 from lt_nas_ext.engine import evaluate, load_classifier
-from lt_nas_ext.space import Network
+from lt_nas_ext.space import Network, SmallConvNet
 
 DATA = tiny_data()
 ONE_BATCH = {"epochs": 1, "batch_size": 48, "augment": "none", "drop_path": 0.0}
@@ -191,6 +191,51 @@ def test_mixup_is_a_function_of_its_draws():
     last = torch.randn(6, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     blended = mixup(last, labels, 0.4, np.random.default_rng(0)).images
     assert blended.is_contiguous(memory_format=torch.channels_last)
+
+
+class Types(nn.Module):
+    """Notes what it is fed and computes in, with whether it was in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.classifier, self.feature_dim = nn.Conv2d(1, 8, 3), nn.Linear(8, 3), 8
+        self.seen: set[tuple[bool, torch.dtype, torch.dtype]] = set()
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.convolution(x)
+        self.seen.add((self.training, x.dtype, y.dtype))
+        return y.relu().mean((2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x))
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision_is_that_of_the_training_and_no_weight_changes_its_type(precision, dtype):
+    network = Types()
+    result = retrain(network, epochs=2, pretrain_epochs=1, lr=0.5, precision=precision)
+    assert network.seen == {(True, torch.float32, dtype), (False, torch.float32, torch.float32)}
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+    assert all(row["train_loss"] is not None for row in result.history)
+
+
+def test_weights_and_activations_are_channels_last():
+    network, seen = SmallConvNet(num_classes=3, in_channels=1, channels=4), []
+    network.layers[3].register_forward_hook(lambda module, inputs, output: seen.extend((*inputs, output)))
+    retrain(network, epochs=1)
+    tensors = [*seen, network.layers[3].weight]  # of a second convolution: one channel lies either way
+    assert seen and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors)
+    assert not any(x.is_contiguous() for x in tensors)
+
+
+def test_bf16_trains_a_genotype_about_as_well():
+    """With the auxiliary classifier and all that is drawn, on the CPU: three classes told apart in either precision."""
+    options = {"epochs": 12, "lr": 0.1, "auxiliary": 0.4, "drop_path": 0.1, "ema_decay": 0.9, "augment": "none"}
+    single, half = (retrain(**options, precision=precision) for precision in ("float32", "bf16"))
+    assert single.metrics["top1"] > 0.9 and half.metrics["top1"] > 0.9
+    first = [result.history[0]["train_loss"] for result in (single, half)]
+    assert first[0] != first[1] and first[0] == pytest.approx(first[1], rel=0.05)
 
 
 def test_options_are_written_down(tmp_path):

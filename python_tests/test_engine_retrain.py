@@ -203,6 +203,7 @@ def test_sizes():
         ({"projector": (0,)}, "projector: got (0,)"),
         ({"ema_decay": 1.0}, "ema_decay: got 1.0; wanted a number at least 0 and below 1"),
         ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
+        ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'bf16'"),
         ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
         ({"cutout": 16}, "cutout: got 16; wanted True or False"),

@@ -13,6 +13,7 @@ from lt_nas_ext import nn as lt_nn
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.data.mixup import Mixed, mixup
 from lt_nas_ext.engine.classifier import Classifier
+from lt_nas_ext.engine.device import autocast
 from lt_nas_ext.engine.ema import MovingAverage
 from lt_nas_ext.engine.evaluate import evaluate
 from lt_nas_ext.engine.loop import Row, Watch
@@ -31,7 +32,7 @@ class Retraining:
 
     def __init__(self, model: Classifier, data: Dataset, settings: RetrainSettings, device: torch.device) -> None:
         self.model, self.network, self.settings = model, model.network, settings
-        self.test = data.test.to(device)
+        self.test, self._device = data.test.to(device), device
         images, draws = data.train.to(device), (settings.batch_size, settings.seed)
         if len(images) < 2:
             raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
@@ -63,8 +64,9 @@ class Retraining:
         meter = Meter()
         for draw in self._views.epoch(at.index):
             assert isinstance(draw.batch, TwoViews)
-            first, second = (self.network.features(view) for view in (draw.batch.first, draw.batch.second))  # type: ignore[operator]
-            loss = self._descend(self._twins(first, second))
+            with self._autocast():
+                first, second = (self.network.features(view) for view in (draw.batch.first, draw.batch.second))  # type: ignore[operator]
+            loss = self._descend(self._twins(first.float(), second.float()))
             meter.add({"train_loss": loss})
             watch.step({"barlow_twins": loss})
         return {"phase": "pretrain", "lr": lr, "train_loss": finite(meter.read()["train_loss"]), **_NOT_TESTED}
@@ -109,17 +111,24 @@ class Retraining:
 
     def _loss(self, batch: Mixed) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
-        if not self._auxiliary:
-            logits = self.network(batch.images)
-            return logits, self._error(logits, batch)
-        logits, auxiliary = self.network.forward_auxiliary(batch.images)  # type: ignore[operator]
-        return logits, self._error(logits, batch) + self._auxiliary * self._error(auxiliary, batch)
+        auxiliary = None
+        with self._autocast():
+            if self._auxiliary:
+                logits, auxiliary = self.network.forward_auxiliary(batch.images)  # type: ignore[operator]
+            else:
+                logits = self.network(batch.images)
+        loss = self._error(logits, batch)
+        return logits, loss if auxiliary is None else loss + self._auxiliary * self._error(auxiliary, batch)
 
     def _error(self, logits: torch.Tensor, batch: Mixed) -> torch.Tensor:
+        logits = logits.float()
         error: torch.Tensor = self._criterion(logits, batch.labels)
         if batch.others is None:
             return error
         return batch.share * error + (1.0 - batch.share) * self._criterion(logits, batch.others)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        return autocast(self._device, self.settings.precision)
 
     def _descend(self, loss: torch.Tensor) -> torch.Tensor:
         """One step down the loss; the loss, detached."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lt_nas_ext.engine.device import Precision
 from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_switch, check_whole, check_widths
 from lt_nas_ext.space.network import DropPathOn
 
@@ -75,6 +76,8 @@ class RetrainSettings:
     """Barlow Twins as the plain sum over dimensions (none), or divided by the embedding's width (dim)."""
     projector: tuple[int, ...] = (512, 512, 512)
     """Widths of the pre-training's projector."""
+    precision: Precision = "float32"
+    """What the network computes in while it is trained: float32, or bf16 where that loses little. Tests: float32."""
     test_every: int = 1
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
@@ -96,4 +99,5 @@ class RetrainSettings:
         check_choice(self, "loss", get_args(RetrainLoss))
         check_choice(self, "bt_scale", get_args(Scale))
         check_choice(self, "drop_path_on", get_args(DropPathOn))
+        check_choice(self, "precision", get_args(Precision))
         check_widths(self, "projector")
