@@ -99,6 +99,25 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "SSF-NAS" in (run / "report.html").read_text()
 
 
+def test_evaluate_shows_what_validation_images_were_good_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    training = [*TINY_TRAINING, "--val-fraction", "0.2", "--out", run]
+    code, out, _ = call(capsys, "retrain", "--network", "small-conv-net", *TAIL, *training)
+    assert code == 0 and "adjusted" in out
+    metrics = json.loads((run / "metrics.json").read_text())
+    code, out, _ = call(capsys, "evaluate", "--run", run)
+    posthoc, lines = metrics["posthoc"], out.splitlines()
+    assert lines[0].split() == [
+        "as", "it", "is", "adjusted:", "z", "-", f"{posthoc['tau']:.2f}", "log", "π,", "fitted", "on", "105",
+        "validation", "images",
+    ]  # fmt: skip
+    assert lines[2] == f"macro       {100 * metrics['macro']:<4.1f} %    {100 * posthoc['adjusted']['macro']:.1f} %"
+    assert lines[7].split() == ["ECE", f"{metrics['ece']:.3f}", f"{posthoc['adjusted']['ece']:.3f}"]
+    assert "n 104" in out  # of 130
+
+
 @pytest.fixture
 def trained(tmp_path: Path, pictures: Path) -> Path:
     """Run directory of a network trained on `pictures`."""

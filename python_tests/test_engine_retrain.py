@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from tiny_runs import COUNTS, Silent, tiny_data
 from torch import nn
 
-from lt_nas_ext.data import load
-from lt_nas_ext.engine import Classifier, RetrainSettings, evaluate, load_classifier, run_retrain
+from lt_nas_ext.data import from_manifest, load
+from lt_nas_ext.engine import Classifier, RetrainSettings, evaluate, load_classifier, predict, run_retrain
 from lt_nas_ext.engine.architecture import build_network, describe
+from lt_nas_ext.engine.evaluate import predict_logits
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import calibrate, evaluate_predictions
 from lt_nas_ext.methods.settings import overridden
 from lt_nas_ext.space import DARTS_V2, CellGenotype, Edge, Genotype, Network, SmallConvNet, random_genotype
 
@@ -47,7 +50,15 @@ class KilledAt(Silent):
             raise Killed
 
 
-OPTIONS = {"auxiliary": 0.4, "ema_decay": 0.9, "mixup": 0.4, "label_smoothing": 0.1, "drop_path_on": "nodes"}
+OPTIONS = {
+    "auxiliary": 0.4,
+    "ema_decay": 0.9,
+    "mixup": 0.4,
+    "label_smoothing": 0.1,
+    "drop_path_on": "nodes",
+    "precision": "bf16",
+    "val_fraction": 0.2,
+}
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "all options"])
@@ -204,6 +215,7 @@ def test_sizes():
         ({"ema_decay": 1.0}, "ema_decay: got 1.0; wanted a number at least 0 and below 1"),
         ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
         ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'bf16'"),
+        ({"val_fraction": 1.0}, "val_fraction: got 1.0; wanted a number at least 0 and below 1"),
         ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
         ({"cutout": 16}, "cutout: got 16; wanted True or False"),
@@ -224,6 +236,61 @@ def test_a_plain_module_needs_training_counts():
     assert evaluate(Classifier.of(model, DATA), DATA.test).images == 30
     with pytest.raises(UserError, match="images: the set is empty"):
         evaluate(model, DATA.test.subset([]), train_counts=COUNTS)
+
+
+def test_validation_images_are_held_out_and_only_they_are_fitted_on(tmp_path):
+    held_out = retrain("small-conv-net", tmp_path / "a", val_fraction=0.25, lr=0.1)
+    model, posthoc = held_out.model, held_out.metrics["posthoc"]
+    rows = from_manifest(tmp_path / "a" / "manifest.csv", DATA)
+    assert {name: len(images) for name, images in rows.items()} == {"train": 37, "test": 30, "validation": 11}
+    assert rows["train"].counts(3) == model.train_counts == (18, 11, 8)
+    trained_on = replace(DATA, train=rows["train"])
+    assert (model.mean, model.std) == (trained_on.mean, trained_on.std) != (DATA.mean, DATA.std)
+    alone = retrain("small-conv-net", data=trained_on, lr=0.1)
+    assert torch.equal(alone.model(DATA.test.images), model(DATA.test.images))
+
+    logits = predict_logits(model, rows["validation"].images)
+    assert model.calibration == calibrate(logits, rows["validation"].labels, model.train_counts)
+    assert asdict(model.calibration).items() <= posthoc.items() and posthoc["images"] == 11
+    assert load_classifier(tmp_path / "a").calibration == model.calibration
+
+    other = replace(DATA, test=DATA.test.subset(list(range(12))))  # other test images choose nothing else
+    assert retrain("small-conv-net", data=other, val_fraction=0.25, lr=0.1).model.calibration == model.calibration
+
+
+def test_adjusted_figures_stand_beside_the_others(tmp_path):
+    result = retrain("small-conv-net", tmp_path, val_fraction=0.25, lr=0.1)
+    model, metrics, calibration = result.model, result.metrics, result.model.calibration
+    logits = predict_logits(model, DATA.test.images)
+    prior = torch.tensor(model.train_counts) / sum(model.train_counts)
+    moved = (logits - calibration.tau * prior.log()) / calibration.tau_temperature
+    expected = evaluate_predictions(moved, DATA.test.labels, model.train_counts)
+    assert evaluate(model, DATA.test, adjusted=True) == expected
+    assert (
+        metrics["posthoc"]["adjusted"]["macro"] == expected.macro
+        and metrics["macro"] == evaluate(model, DATA.test).macro
+    )
+    cooled = evaluate_predictions(logits / calibration.temperature, DATA.test.labels, model.train_counts)
+    assert metrics["posthoc"]["ece"] == cooled.ece != metrics["ece"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    (found,) = predict(tmp_path, DATA.test.images[:1])
+    probabilities = (logits[0] / calibration.temperature).softmax(0).sort(descending=True).values
+    assert found.probabilities == pytest.approx(probabilities.tolist())
+
+
+def test_without_validation_images_nothing_is_fitted():
+    result = retrain("small-conv-net", epochs=1)
+    assert "posthoc" not in result.metrics and result.model.calibration is None
+    with pytest.raises(UserError, match="adjusted: got True for a model without calibration"):
+        evaluate(result.model, DATA.test, adjusted=True)
+
+
+def test_a_class_of_one_image_cannot_be_held_out():
+    lonely = replace(DATA, train=DATA.train.subset([*range(38), 40]))
+    with pytest.raises(
+        UserError, match=re.escape("val_fraction: class 'right' has 1 training image(s); wanted at least 2")
+    ):
+        retrain("small-conv-net", data=lonely, val_fraction=0.5)
 
 
 def test_digits_are_learnt():

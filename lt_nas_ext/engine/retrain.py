@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lt_nas_ext.data import Dataset
+from lt_nas_ext.data import Dataset, ImageSet, split
 from lt_nas_ext.engine.architecture import build_network, describe, genotype_of
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import choose_device, place
@@ -21,6 +21,7 @@ from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import calibrate, evaluate_predictions
 from lt_nas_ext.space import Genotype, Network, multiply_adds, param_count
 
 
@@ -49,7 +50,7 @@ def run_retrain(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> RetrainResult:
-    """Train a network on all training images and evaluate its last weights on the test images.
+    """Train a network on the training images, less `val_fraction`, and evaluate its last weights on the test images.
 
     Args:
         what: a genotype; a module from normalised images to logits (trained in place; for a pre-training it needs
@@ -65,6 +66,8 @@ def run_retrain(
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
     check_out(out, resume)
+    whole = data
+    data, validation = _without_validation(whole, settings)
     progress = following(progress)
     device = choose_device(settings.device)
     architecture = describe(what, settings.channels, settings.layers, SIZES[settings.size], settings.seed)
@@ -80,8 +83,11 @@ def run_retrain(
         retraining = Retraining(model, data, settings, device)
     directory = None
     if out is not None:
-        directory = RunDirectory(out, run_config("retrain", settings, data, architecture=architecture), resume)
-        data.write_manifest(directory.path / "manifest.csv", {"train": data.train, "test": data.test})
+        directory = RunDirectory(out, run_config("retrain", settings, whole, architecture=architecture), resume)
+        parts = {"train": data.train, "test": data.test}
+        if validation is not None:
+            parts["validation"] = validation
+        data.write_manifest(directory.path / "manifest.csv", parts)
     history = train(
         retraining,
         settings.pretrain_epochs + settings.epochs,
@@ -95,6 +101,8 @@ def run_retrain(
     retraining.finish()
     if isinstance(network, Network) and network is not what:
         network.auxiliary_head = None  # it served the training alone
+    if validation is not None:
+        model.calibration = calibrate(predict_logits(model, validation.images), validation.labels, data.counts)
     model.metrics, model.history = _metrics(retraining, history), history
     if directory is not None:
         model.save(directory.path / "model.pt")
@@ -103,6 +111,20 @@ def run_retrain(
             directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", model.metrics)
     return RetrainResult(model.eval(), model.metrics, history, directory.path if directory else None)
+
+
+def _without_validation(data: Dataset, settings: RetrainSettings) -> tuple[Dataset, ImageSet | None]:
+    """The data set that is trained on, with its own counts, mean and deviation; and what was taken out, if anything."""
+    if not settings.val_fraction:
+        return data, None
+    fewest = min(range(data.num_classes), key=lambda c: data.counts[c])
+    if data.counts[fewest] < 2:
+        raise UserError(
+            f"val_fraction: class {data.class_names[fewest]!r} has {data.counts[fewest]} training image(s); "
+            "wanted at least 2 of every class, one to train on and one to hold out, or val_fraction=0"
+        )
+    train, validation = split(data.train, 1.0 - settings.val_fraction, settings.seed)
+    return replace(data, train=train), validation
 
 
 def _check_fits(model: Classifier, data: Dataset) -> None:
@@ -121,9 +143,9 @@ def _check_fits(model: Classifier, data: Dataset) -> None:
 
 def _metrics(retraining: Retraining, history: list[Row]) -> dict[str, Any]:
     model, settings = retraining.model, retraining.settings
-    metrics = evaluate(model, retraining.test)
     return {
-        **metrics.to_json(),
+        **evaluate(model, retraining.test).to_json(),
+        **_posthoc(model, retraining.test),
         "architecture": model.architecture["name"],
         "parameters": param_count(model.network),
         "multiply_adds": multiply_adds(model.network, model.image_shape),
@@ -131,3 +153,14 @@ def _metrics(retraining: Retraining, history: list[Row]) -> dict[str, Any]:
         "pretrain_epochs": settings.pretrain_epochs,
         "seconds": round(sum(row["seconds"] for row in history), 2),
     }
+
+
+def _posthoc(model: Classifier, test: ImageSet) -> dict[str, Any]:
+    """What the validation images were good for: the calibration error after, and every figure after the adjustment."""
+    calibration = model.calibration
+    if calibration is None:
+        return {}
+    logits = calibration.calibrated(predict_logits(model, test.images))
+    ece = evaluate_predictions(logits, test.labels, model.train_counts).ece
+    adjusted = evaluate(model, test, adjusted=True).to_json()
+    return {"posthoc": {**asdict(calibration), "ece": ece, "adjusted": adjusted}}

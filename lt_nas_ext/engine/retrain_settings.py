@@ -78,6 +78,8 @@ class RetrainSettings:
     """Widths of the pre-training's projector."""
     precision: Precision = "float32"
     """What the network computes in while it is trained: float32, or bf16 where that loses little. Tests: float32."""
+    val_fraction: float = 0.0
+    """Share of each class's training images to hold out; temperature and logit adjustment are fitted on them after."""
     test_every: int = 1
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
@@ -93,7 +95,9 @@ class RetrainSettings:
         check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
         check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
         check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", "mixup", least=0.0)
-        check_number(self, "momentum", "drop_path", "label_smoothing", "ema_decay", least=0.0, below=1.0)
+        check_number(
+            self, "momentum", "drop_path", "label_smoothing", "ema_decay", "val_fraction", least=0.0, below=1.0
+        )
         check_switch(self, "cutout")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(RetrainLoss))
