@@ -14,10 +14,10 @@ from lt_nas_ext.engine import (
     BASELINES,
     Classifier,
     Progress,
-    RetrainSettings,
     SearchResult,
     evaluate,
     predict,
+    retrain_preset,
     run_retrain,
     run_search,
 )
@@ -94,6 +94,7 @@ def retrain(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    preset: str = "default",
     **overrides: Any,
 ) -> Classifier:
     """Train a found network, or one to compare it with, on its own.
@@ -105,6 +106,7 @@ def retrain(
         out: run directory; None keeps all in memory.
         resume: continue the run in `out`.
         progress: what follows the run.
+        preset: a name of `lt.engine.RETRAIN_PRESETS`.
         **overrides: any field of `RetrainSettings`, such as `epochs=150`.
 
     Returns:
@@ -120,7 +122,7 @@ def retrain(
     >>> lt.evaluate(model, digits.test).images
     440
     """
-    settings = overridden(RetrainSettings(), overrides)
+    settings = overridden(retrain_preset(preset), overrides)
     return run_retrain(_what(genotype), _loaded(data), settings, out, resume, progress).model
 
 

@@ -468,6 +468,27 @@ CASES: list[tuple[str, Mistake, str]] = [
         "learning_rate: RetrainSettings has no such setting; there are: ⋯",
     ),
     (
+        "retrain, an unknown preset",
+        lambda: retrain("resnet32", preset="drats"),
+        "preset: got 'drats'; did you mean 'darts'?",
+    ),
+    (
+        "retrain, a precision that is none",
+        lambda: retrain("resnet32", precision="fp16"),
+        "precision: got 'fp16'; wanted one of 'float32', 'bf16'",
+    ),
+    (
+        "retrain, nothing left to train on",
+        lambda: retrain("resnet32", val_fraction=1.0),
+        "val_fraction: got 1.0; wanted a number at least 0 and below 1",
+    ),
+    (
+        "retrain, a class that cannot be held out",
+        lambda: retrain("resnet32", data=lt.data.load("digits", "exp", 0.01), val_fraction=0.1),
+        "val_fraction: class '9' has 1 training image(s); wanted at least 2 of every class, one to train on and one to "
+        "hold out, or val_fraction=0",
+    ),
+    (
         "retrain, an unknown loss",
         lambda: retrain("resnet32", loss="focal"),
         "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'",
@@ -682,6 +703,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas retrain, two things to train",
         "retrain --network random --genotype x",
         "run: got 2 of --run, --genotype and --network; wanted one of them",
+    ),
+    (
+        "lt-nas retrain, an unknown preset",
+        "retrain --network random --preset paper-sff",
+        "preset: got 'paper-sff'; did you mean 'paper-ssf'?",
     ),
     ("lt-nas retrain, a run that is not there", "retrain --run no/where", f"run: no/where {NO_RUN}"),
     ("lt-nas retrain, a file for a run", "retrain --run notes.txt", f"run: notes.txt {NO_RUN}"),

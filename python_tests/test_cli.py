@@ -71,6 +71,14 @@ def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str]
     assert code == 0 and shown in " ".join(out.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(("words", "epochs"), [([], 150), (["--preset", "darts"], 600), (["--preset=paper-ssf"], 150)])
+def test_help_of_retrain_too(capsys: pytest.CaptureFixture[str], words: list[str], epochs: int) -> None:
+    code, out, _ = call(capsys, "retrain", *words, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert code == 0 and f"Supervised epochs, over all training images. (default: {epochs})" in text
+    assert ("(default: 0.4)" in text) == bool(words)  # the auxiliary classifier
+
+
 def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = tmp_path / "ssf"
     search = ["search", "--method", "ssf-nas", *TAIL, *TINY, "--projector", "8", "8", "--seed", "3", "--out", run]

@@ -12,9 +12,19 @@ from tiny_runs import COUNTS, Silent, tiny_data
 from torch import nn
 
 from lt_nas_ext.data import from_manifest, load
-from lt_nas_ext.engine import Classifier, RetrainSettings, evaluate, load_classifier, predict, run_retrain
+from lt_nas_ext.engine import (
+    RETRAIN_PRESETS,
+    Classifier,
+    RetrainSettings,
+    evaluate,
+    load_classifier,
+    predict,
+    retrain_preset,
+    run_retrain,
+)
 from lt_nas_ext.engine.architecture import build_network, describe
 from lt_nas_ext.engine.evaluate import predict_logits
+from lt_nas_ext.engine.retrain_settings import SIZES
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import calibrate, evaluate_predictions
 from lt_nas_ext.methods.settings import overridden
@@ -190,11 +200,40 @@ def test_baselines_by_name():
         describe("resnet23", None, None, sizes, 0)
 
 
+def test_presets_are_the_papers_numbers():
+    darts = RETRAIN_PRESETS["darts"]
+    assert SIZES[darts.size] == (36, 20) and (darts.epochs, darts.batch_size) == (600, 96)
+    assert (darts.auxiliary, darts.cutout, darts.drop_path, darts.drop_path_on) == (0.4, True, 0.2, "operations")
+    assert (darts.lr, darts.lr_min, darts.momentum, darts.weight_decay, darts.grad_clip) == (0.025, 0, 0.9, 3e-4, 5)
+    fair, ssf = RETRAIN_PRESETS["authors-fairdarts"], RETRAIN_PRESETS["paper-ssf"]
+    assert fair == replace(darts, preset="authors-fairdarts", drop_path_on="nodes")
+    assert ssf.epochs == 150 and ssf.pretrain_epochs > 0
+    for name, settings in RETRAIN_PRESETS.items():
+        assert settings.preset == name and retrain_preset(name) is settings
+        if name != "recommended":
+            assert (settings.val_fraction, settings.ema_decay, settings.mixup, settings.label_smoothing) == (0, 0, 0, 0)
+    assert RETRAIN_PRESETS["default"] == RetrainSettings()
+    recommended = RETRAIN_PRESETS["recommended"]
+    assert (
+        recommended.loss == "balanced_softmax" and recommended.val_fraction == 0.1 and recommended.pretrain_epochs == 0
+    )
+    assert recommended.ema_decay > 0 and recommended.mixup > 0
+    with pytest.raises(UserError, match="preset: got 'drats'; did you mean 'darts'"):
+        retrain_preset("drats")
+
+
+@pytest.mark.parametrize("name", RETRAIN_PRESETS)
+def test_every_preset_trains_on_images_of_16_pixels(name):
+    small = {"epochs": 2, "batch_size": 16, "channels": 2, "layers": 3, "projector": (8, 8), "device": "cpu"}
+    overrides = {**small, "pretrain_epochs": min(1, RETRAIN_PRESETS[name].pretrain_epochs)}
+    settings = overridden(RETRAIN_PRESETS[name], overrides)
+    history = run_retrain(GENOTYPE, tiny_data(side=16), settings, progress=Silent()).history
+    assert all(row["train_loss"] is not None for row in history)
+
+
 def test_sizes():
     settings = RetrainSettings(size="paper", epochs=1)
     assert (settings.channels, settings.layers) == (None, None)
-    from lt_nas_ext.engine.retrain_settings import SIZES
-
     assert SIZES == {"small": (16, 8), "paper": (36, 20)}
     assert describe(GENOTYPE, None, None, SIZES["paper"], 0)["layers"] == 20
 

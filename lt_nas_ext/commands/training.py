@@ -14,7 +14,15 @@ from lt_nas_ext.commands.images import DataOptions, OptionalPath, data_of_run
 from lt_nas_ext.commands.printing import bars, percent, say
 from lt_nas_ext.commands.showing import print_table
 from lt_nas_ext.data import Dataset
-from lt_nas_ext.engine import RetrainSettings, evaluate, load_classifier, read_config, run_retrain, run_search
+from lt_nas_ext.engine import (
+    RetrainSettings,
+    evaluate,
+    load_classifier,
+    read_config,
+    retrain_preset,
+    run_retrain,
+    run_search,
+)
 from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import Calibration, Metrics
@@ -71,7 +79,7 @@ class Retrain:
     data: DataOptions = field(default_factory=DataOptions)
     """Which images."""
     settings: RetrainSettings = field(default_factory=RetrainSettings)
-    """Every number of the training."""
+    """Every number of the training; the preset gives the defaults."""
     out: OptionalPath = None
     """Run directory to write; by default RUN/retrain, or runs/NETWORK-DATA-SEED."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -166,11 +174,12 @@ def search_defaults(words: Sequence[str]) -> Search:
 
 
 def retrain_defaults(words: Sequence[str]) -> Retrain:
-    """`Retrain` with the seed of the search that the flags name."""
+    """`Retrain` with the numbers of the preset that the flags name, and the seed of the search that they name."""
+    settings = retrain_preset(_value(words, "--preset") or "default")
     directory = _value(words, "--run")
     if directory is None:
-        return Retrain()
-    return Retrain(settings=RetrainSettings(seed=read_config(directory)["settings"].get("seed", 0)))
+        return Retrain(settings=settings)
+    return Retrain(settings=replace(settings, seed=read_config(directory)["settings"].get("seed", 0)))
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:

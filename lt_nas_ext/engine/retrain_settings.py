@@ -20,10 +20,14 @@ SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
 class RetrainSettings:
     """All settings of one retraining. The last weights are reported; nothing is selected on test images.
 
+    Start from a preset (`retrain_preset`) and replace what differs; every field is checked when the object is made.
+
     Raises:
         UserError: a value is out of range or of the wrong type; the message names the field.
     """
 
+    preset: str = "default"
+    """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
     epochs: int = 150
     """Supervised epochs, over all training images."""
     batch_size: int = 96
