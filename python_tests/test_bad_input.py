@@ -489,6 +489,17 @@ CASES: list[tuple[str, Mistake, str]] = [
         "hold out, or val_fraction=0",
     ),
     (
+        "retrain, parameters of what is not drawn",
+        lambda: retrain("resnet32", random_parameters=9000),
+        "random_parameters: got 9000 for what is not drawn; wanted it with 'random' only",
+    ),
+    (
+        "retrain, parameters that no random genotype has",
+        lambda: retrain("random", random_parameters=9),
+        "random_parameters: got 9; random genotypes at 2 channels and 3 layers have ⋯ to ⋯: wanted such a number, or "
+        "other channels and layers",
+    ),
+    (
         "retrain, an unknown loss",
         lambda: retrain("resnet32", loss="focal"),
         "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'",

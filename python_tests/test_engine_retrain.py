@@ -200,6 +200,15 @@ def test_baselines_by_name():
         describe("resnet23", None, None, sizes, 0)
 
 
+def test_a_random_genotype_of_the_size_of_another(tmp_path):
+    wanted = retrain("random", epochs=1, seed=5).metrics["parameters"]
+    settings = {"epochs": 1, "random_parameters": wanted, "seed": 3}
+    result = retrain("random", tmp_path, **settings)
+    assert result.metrics["parameters"] == pytest.approx(wanted, rel=0.05)
+    assert retrain("random", tmp_path, resume=True, **settings).metrics == result.metrics
+    assert Genotype.load(tmp_path / "genotype.json") != random_genotype(3)
+
+
 def test_presets_are_the_papers_numbers():
     darts = RETRAIN_PRESETS["darts"]
     assert SIZES[darts.size] == (36, 20) and (darts.epochs, darts.batch_size) == (600, 96)
@@ -255,6 +264,7 @@ def test_sizes():
         ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
         ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'bf16'"),
         ({"val_fraction": 1.0}, "val_fraction: got 1.0; wanted a number at least 0 and below 1"),
+        ({"random_parameters": 0}, "random_parameters: got 0; wanted a whole number, at least 1"),
         ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
         ({"cutout": 16}, "cutout: got 16; wanted True or False"),

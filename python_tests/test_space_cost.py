@@ -7,7 +7,17 @@ import torch
 from test_space_network import PUBLISHED
 from torch import nn
 
-from lt_nas_ext.space import DARTS_V2, Genotype, Network, ResNet32, multiply_adds, param_count
+from lt_nas_ext.space import (
+    DARTS_V2,
+    Genotype,
+    Network,
+    ResNet32,
+    genotype_param_count,
+    multiply_adds,
+    param_count,
+    random_genotype,
+    random_genotype_of_size,
+)
 
 CIFAR = (3, 32, 32)
 
@@ -38,6 +48,28 @@ def test_an_operation_is_counted_by_hand_and_nothing_is_left_behind():
     net.eval()
     multiply_adds(net, (2, 7, 9))
     assert not net.training
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_parameters_are_worked_out_without_building_the_network(seed):
+    odd = {"channels": 5, "layers": seed + 1, "num_classes": 7, "in_channels": 1}
+    for genotype in (random_genotype(seed), random_genotype(seed, nodes=2)):
+        assert genotype_param_count(genotype, **odd) == param_count(Network(genotype, **odd))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_of_vanished_nodes_too(name):
+    genotype = Genotype.from_darts(PUBLISHED[name][2])
+    assert genotype_param_count(genotype, 4, 6) == param_count(Network(genotype, 4, layers=6))
+
+
+def test_random_genotypes_of_a_size():
+    found = [random_genotype_of_size(seed, 250_000, channels=16, layers=8) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    for genotype in found:
+        assert param_count(Network(genotype, channels=16, layers=8)) == pytest.approx(250_000, rel=0.01)
+    anything = genotype_param_count(random_genotype(7), 16, 8)
+    assert random_genotype_of_size(7, anything, 16, 8) == random_genotype(7)
 
 
 def test_half_the_image_costs_a_quarter():

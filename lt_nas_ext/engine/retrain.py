@@ -70,7 +70,16 @@ def run_retrain(
     data, validation = _without_validation(whole, settings)
     progress = following(progress)
     device = choose_device(settings.device)
-    architecture = describe(what, settings.channels, settings.layers, SIZES[settings.size], settings.seed)
+    architecture = describe(
+        what,
+        settings.channels,
+        settings.layers,
+        SIZES[settings.size],
+        settings.seed,
+        settings.random_parameters,
+        data.num_classes,
+        data.image_shape[0],
+    )
     with isolated_rng(device):
         seed_global(device, settings.seed, "networks")
         if isinstance(what, nn.Module):

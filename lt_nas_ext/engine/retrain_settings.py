@@ -38,6 +38,8 @@ class RetrainSettings:
     """Channels of the first cell, in place of the size's."""
     layers: int | None = None
     """Cells, in place of the size's."""
+    random_parameters: int | None = None
+    """Of 300 random genotypes take the one nearest to this many parameters, such as those of what was found."""
     loss: RetrainLoss = "cross_entropy"
     """cross_entropy, or balanced_softmax: cross-entropy of z + log n_c."""
     label_smoothing: float = 0.0
@@ -95,7 +97,11 @@ class RetrainSettings:
         check_whole(self, "epochs", "test_every", least=1)
         check_whole(self, "batch_size", least=2)
         check_whole(self, "seed", "pretrain_epochs", least=0)
-        check_whole(self, *[name for name in ("channels", "layers") if getattr(self, name) is not None], least=1)
+        check_whole(
+            self,
+            *[name for name in ("channels", "layers", "random_parameters") if getattr(self, name) is not None],
+            least=1,
+        )
         check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
         check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
         check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", "mixup", least=0.0)

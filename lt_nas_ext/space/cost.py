@@ -6,6 +6,9 @@ import torch
 from torch import nn as tnn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
+from lt_nas_ext.space.layout import STEM_MULTIPLIER, CellPlace, plan_cells
+
 
 def param_count(model: tnn.Module) -> int:
     """Parameters of a network without its auxiliary classifier, as papers count them.
@@ -15,6 +18,48 @@ def param_count(model: tnn.Module) -> int:
     3349342
     """
     return sum(value.numel() for name, value in model.named_parameters() if not name.startswith("auxiliary_head"))
+
+
+def genotype_param_count(
+    genotype: Genotype, channels: int, layers: int, num_classes: int = 10, in_channels: int = 3
+) -> int:
+    """`param_count` of a genotype's network, worked out without building it.
+
+    Args:
+        genotype: the two cells.
+        channels: C of the first cells.
+        layers: number of cells.
+        num_classes: outputs of the classifier.
+        in_channels: channels of an image.
+
+    >>> import lt_nas_ext as lt
+    >>> genotype_param_count(lt.space.DARTS_V2, channels=36, layers=20)
+    3349342
+    """
+    stem = STEM_MULTIPLIER * channels
+    places, features = plan_cells(channels, layers, stem, len(genotype.normal.concat), len(genotype.reduce.concat))
+    cells = sum(_of_cell(genotype.reduce if place.reduction else genotype.normal, place) for place in places)
+    return 9 * in_channels * stem + 2 * stem + cells + (features + 1) * num_classes
+
+
+def _of_cell(cell: CellGenotype, place: CellPlace) -> int:
+    width = place.channels
+    inputs = _projection(place.channels_prev_prev, width) + _projection(place.channels_prev, width)
+    return inputs + sum(_of_edge(edge, width, place.reduction) for edge in cell.edges)
+
+
+def _of_edge(edge: Edge, width: int, reduction: bool) -> int:
+    if edge.op == "skip_connect":
+        return _projection(width, width) if reduction and edge.source < 2 else 0
+    if edge.op.endswith("_pool_3x3"):
+        return 0
+    kernel, units = int(edge.op[-1]), 2 if edge.op.startswith("sep") else 1
+    return units * (kernel**2 * width + _projection(width, width))
+
+
+def _projection(c_in: int, c_out: int) -> int:
+    """A pointwise convolution, whole or in two halves, and its batch norm."""
+    return c_in * c_out + 2 * c_out
 
 
 @torch.no_grad()
