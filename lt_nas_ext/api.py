@@ -1,4 +1,4 @@
-"""Search, retrain, evaluate, predict: a call each. What is not said comes from a preset or a default."""
+"""Search, retrain, evaluate, predict, export: a call each. What is not said comes from a preset or a default."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lt_nas_ext.engine import (
     Progress,
     SearchResult,
     evaluate,
+    export,
     predict,
     retrain_preset,
     run_retrain,
@@ -26,7 +27,7 @@ from lt_nas_ext.methods import SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
 from lt_nas_ext.space import Genotype
 
-__all__ = ["evaluate", "predict", "retrain", "search", "search_settings"]
+__all__ = ["evaluate", "export", "predict", "retrain", "search", "search_settings"]
 
 DEFAULT_METHOD = "ssf-nas"
 

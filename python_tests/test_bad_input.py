@@ -600,12 +600,32 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: write_report(["listed"], "page.html"),
         "run: 'listed/config.json' has 'settings' that is no object; the run cannot be read",
     ),
+    (
+        "export, an unknown format",
+        lambda: lt.export("run", "cells.pt", format="torchscript"),  # type: ignore[arg-type]
+        "format: got 'torchscript'; wanted one of 'state', 'torch-export', 'onnx'",
+    ),
+    (
+        "export, a module for a run",
+        lambda: lt.export(nn.Identity(), "cells.pt"),  # type: ignore[arg-type]
+        "run: got Identity; wanted a run directory, its model.pt, or what retrain returned",
+    ),
+    (
+        "export, another format's name",
+        lambda: lt.export("run", "cells.pt", format="torch-export"),
+        "out: got cells.pt; wanted a file to write, for torch-export a name that ends in .pt2",
+    ),
+    (
+        "export, over the run",
+        lambda: lt.export("run", "run/retrain/model.pt"),
+        "out: run/retrain/model.pt belongs to the run in run/retrain; wanted another file to write",
+    ),
     # ---- lt-nas: commands
     ("lt-nas, a typo", "serch", "command: got 'serch'; did you mean 'search'?"),
     (
         "lt-nas, an unknown command",
         "xyz",
-        "command: got 'xyz'; there are: search, retrain, evaluate, predict, report, ⋯",
+        "command: got 'xyz'; there are: search, retrain, evaluate, predict, ⋯",
     ),
     ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
     ("lt-nas, no such study", "reproduce xyz", "command: got 'reproduce xyz'; wanted 'reproduce digits'"),
@@ -814,6 +834,17 @@ CASES: list[tuple[str, Mistake, str]] = [
         "predict run pictures --json run/retrain/metrics.json",
         "json: run/retrain/metrics.json belongs to the run in run/retrain; wanted another file to write",
     ),
+    (
+        "lt-nas export, a search alone",
+        "export begun --out cells.pt",
+        "run: begun is a search, which leaves a genotype and no trained network; train one first: "
+        "lt-nas retrain --run begun",
+    ),
+    (
+        "lt-nas export, below a file",
+        "export run --out notes.txt/cells.pt",
+        "out: cannot write notes.txt/cells.pt: ⋯",
+    ),
     ("lt-nas report, no runs", "report", "runs: got none; wanted one or more run directories, such as runs/*"),
     (
         "lt-nas report, a run that is not there",
@@ -841,6 +872,8 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no value", "search --factor", "Missing value for argument '--factor'"),
     ("no network", "retrain --network vgg", "resnet32"),
     ("none of those needed", "evaluate", "--run"),
+    ("no file to write", "export run", "--out"),
+    ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),
     ("a word too many", "doctor now", "Unrecognized options: now"),
 ]
 

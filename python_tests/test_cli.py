@@ -157,6 +157,14 @@ def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: P
         assert [float(row["probability_1"])] == entry["probabilities"]
 
 
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path, trained: Path) -> None:
+    from lt_nas_ext.engine import load_classifier
+
+    out_file = tmp_path / "cells.pt"
+    assert call(capsys, "export", trained, "--format", "state", "--out", out_file) == (0, f"{out_file}\n", "")
+    assert load_classifier(out_file).class_names == ("cat", "dog", "eel")
+
+
 def test_predict_names_what_it_cannot_read_after_the_others(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: Path, trained: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lt_nas_ext.engine.architecture import BASELINES
 from lt_nas_ext.engine.classifier import Classifier, load_classifier
 from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.export import export
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
 from lt_nas_ext.engine.progress import BarProgress, LogProgress, Progress
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
@@ -28,6 +29,7 @@ __all__ = [
     "SearchResult",
     "UnreadableImages",
     "evaluate",
+    "export",
     "load_classifier",
     "predict",
     "read_config",
