@@ -1,4 +1,4 @@
-"""Search, retrain, evaluate, predict: a call each. What is not said comes from a preset or a default."""
+"""Search, retrain, evaluate, predict, export: a call each. What is not said comes from a preset or a default."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from lt_nas_ext.engine import (
     BASELINES,
     Classifier,
     Progress,
-    RetrainSettings,
     SearchResult,
     evaluate,
+    export,
     predict,
+    retrain_preset,
     run_retrain,
     run_search,
 )
@@ -26,7 +27,7 @@ from lt_nas_ext.methods import SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
 from lt_nas_ext.space import Genotype
 
-__all__ = ["evaluate", "predict", "retrain", "search", "search_settings"]
+__all__ = ["evaluate", "export", "predict", "retrain", "search", "search_settings"]
 
 DEFAULT_METHOD = "ssf-nas"
 
@@ -94,6 +95,7 @@ def retrain(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    preset: str = "default",
     **overrides: Any,
 ) -> Classifier:
     """Train a found network, or one to compare it with, on its own.
@@ -105,6 +107,7 @@ def retrain(
         out: run directory; None keeps all in memory.
         resume: continue the run in `out`.
         progress: what follows the run.
+        preset: a name of `lt.engine.RETRAIN_PRESETS`.
         **overrides: any field of `RetrainSettings`, such as `epochs=150`.
 
     Returns:
@@ -120,7 +123,7 @@ def retrain(
     >>> lt.evaluate(model, digits.test).images
     440
     """
-    settings = overridden(RetrainSettings(), overrides)
+    settings = overridden(retrain_preset(preset), overrides)
     return run_retrain(_what(genotype), _loaded(data), settings, out, resume, progress).model
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "retrain": "train the network of a finished search, or one to compare it with",
     "evaluate": "accuracy of a trained network on its test images, class by class",
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
+    "export": "a trained network as one file: state dict, torch.export or ONNX",
     "report": "one table and one self-contained html page for any number of runs",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",

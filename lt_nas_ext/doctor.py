@@ -17,6 +17,7 @@ from lt_nas_ext import ops
 
 OPTIONAL = {
     "torchvision": "CIFAR-10 and CIFAR-100",
+    "onnxscript": "lt-nas export --format onnx",
     "pytest": "the tests",
     "hypothesis": "the tests",
 }

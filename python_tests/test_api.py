@@ -7,7 +7,7 @@ from tiny_runs import TINY, Silent, tiny_data
 
 import lt_nas_ext
 from lt_nas_ext import api
-from lt_nas_ext.engine import Classifier
+from lt_nas_ext.engine import Classifier, read_config
 from lt_nas_ext.methods import preset
 from lt_nas_ext.space import Genotype, SmallConvNet
 
@@ -41,6 +41,17 @@ def test_settings_come_from_method_preset_and_overrides():
     assert api.search_settings("fair-darts", None, {}) == preset("authors-fairdarts")
     assert api.search_settings(None, "demo-darts", {"seed": 3}).seed == 3
     assert api.search_settings("fair-darts", "paper-fairdarts", {}) == preset("paper-fairdarts")
+
+
+def test_retrain_takes_a_preset_and_overrides_it(tmp_path):
+    api.retrain("darts-v2", DATA, out=tmp_path, preset="darts", progress=Silent(), **SMALL)
+    settings = read_config(tmp_path)["settings"]
+    assert (settings["preset"], settings["auxiliary"], settings["cutout"], settings["epochs"]) == (
+        "darts",
+        0.4,
+        True,
+        1,
+    )
 
 
 def test_modules_are_trained_in_place():

@@ -468,6 +468,38 @@ CASES: list[tuple[str, Mistake, str]] = [
         "learning_rate: RetrainSettings has no such setting; there are: ⋯",
     ),
     (
+        "retrain, an unknown preset",
+        lambda: retrain("resnet32", preset="drats"),
+        "preset: got 'drats'; did you mean 'darts'?",
+    ),
+    (
+        "retrain, a precision that is none",
+        lambda: retrain("resnet32", precision="fp16"),
+        "precision: got 'fp16'; wanted one of 'float32', 'bf16'",
+    ),
+    (
+        "retrain, nothing left to train on",
+        lambda: retrain("resnet32", val_fraction=1.0),
+        "val_fraction: got 1.0; wanted a number at least 0 and below 1",
+    ),
+    (
+        "retrain, a class that cannot be held out",
+        lambda: retrain("resnet32", data=lt.data.load("digits", "exp", 0.01), val_fraction=0.1),
+        "val_fraction: class '9' has 1 training image(s); wanted at least 2 of every class, one to train on and one to "
+        "hold out, or val_fraction=0",
+    ),
+    (
+        "retrain, parameters of what is not drawn",
+        lambda: retrain("resnet32", random_parameters=9000),
+        "random_parameters: got 9000 for what is not drawn; wanted it with 'random' only",
+    ),
+    (
+        "retrain, parameters that no random genotype has",
+        lambda: retrain("random", random_parameters=9),
+        "random_parameters: got 9; random genotypes at 2 channels and 3 layers have ⋯ to ⋯: wanted such a number, or "
+        "other channels and layers",
+    ),
+    (
         "retrain, an unknown loss",
         lambda: retrain("resnet32", loss="focal"),
         "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'",
@@ -568,12 +600,32 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: write_report(["listed"], "page.html"),
         "run: 'listed/config.json' has 'settings' that is no object; the run cannot be read",
     ),
+    (
+        "export, an unknown format",
+        lambda: lt.export("run", "cells.pt", format="torchscript"),  # type: ignore[arg-type]
+        "format: got 'torchscript'; wanted one of 'state', 'torch-export', 'onnx'",
+    ),
+    (
+        "export, a module for a run",
+        lambda: lt.export(nn.Identity(), "cells.pt"),  # type: ignore[arg-type]
+        "run: got Identity; wanted a run directory, its model.pt, or what retrain returned",
+    ),
+    (
+        "export, another format's name",
+        lambda: lt.export("run", "cells.pt", format="torch-export"),
+        "out: got cells.pt; wanted a file to write, for torch-export a name that ends in .pt2",
+    ),
+    (
+        "export, over the run",
+        lambda: lt.export("run", "run/retrain/model.pt"),
+        "out: run/retrain/model.pt belongs to the run in run/retrain; wanted another file to write",
+    ),
     # ---- lt-nas: commands
     ("lt-nas, a typo", "serch", "command: got 'serch'; did you mean 'search'?"),
     (
         "lt-nas, an unknown command",
         "xyz",
-        "command: got 'xyz'; there are: search, retrain, evaluate, predict, report, ⋯",
+        "command: got 'xyz'; there are: search, retrain, evaluate, predict, ⋯",
     ),
     ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
     ("lt-nas, no such study", "reproduce xyz", "command: got 'reproduce xyz'; wanted 'reproduce digits'"),
@@ -683,6 +735,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "retrain --network random --genotype x",
         "run: got 2 of --run, --genotype and --network; wanted one of them",
     ),
+    (
+        "lt-nas retrain, an unknown preset",
+        "retrain --network random --preset paper-sff",
+        "preset: got 'paper-sff'; did you mean 'paper-ssf'?",
+    ),
     ("lt-nas retrain, a run that is not there", "retrain --run no/where", f"run: no/where {NO_RUN}"),
     ("lt-nas retrain, a file for a run", "retrain --run notes.txt", f"run: notes.txt {NO_RUN}"),
     ("lt-nas retrain, a damaged run", "retrain --run broken", "broken/config.json: cannot be read: ⋯"),
@@ -777,6 +834,17 @@ CASES: list[tuple[str, Mistake, str]] = [
         "predict run pictures --json run/retrain/metrics.json",
         "json: run/retrain/metrics.json belongs to the run in run/retrain; wanted another file to write",
     ),
+    (
+        "lt-nas export, a search alone",
+        "export begun --out cells.pt",
+        "run: begun is a search, which leaves a genotype and no trained network; train one first: "
+        "lt-nas retrain --run begun",
+    ),
+    (
+        "lt-nas export, below a file",
+        "export run --out notes.txt/cells.pt",
+        "out: cannot write notes.txt/cells.pt: ⋯",
+    ),
     ("lt-nas report, no runs", "report", "runs: got none; wanted one or more run directories, such as runs/*"),
     (
         "lt-nas report, a run that is not there",
@@ -804,6 +872,8 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no value", "search --factor", "Missing value for argument '--factor'"),
     ("no network", "retrain --network vgg", "resnet32"),
     ("none of those needed", "evaluate", "--run"),
+    ("no file to write", "export run", "--out"),
+    ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),
     ("a word too many", "doctor now", "Unrecognized options: now"),
 ]
 

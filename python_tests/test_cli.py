@@ -71,6 +71,14 @@ def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str]
     assert code == 0 and shown in " ".join(out.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(("words", "epochs"), [([], 150), (["--preset", "darts"], 600), (["--preset=paper-ssf"], 150)])
+def test_help_of_retrain_too(capsys: pytest.CaptureFixture[str], words: list[str], epochs: int) -> None:
+    code, out, _ = call(capsys, "retrain", *words, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert code == 0 and f"Supervised epochs, over all training images. (default: {epochs})" in text
+    assert ("(default: 0.4)" in text) == bool(words)  # the auxiliary classifier
+
+
 def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = tmp_path / "ssf"
     search = ["search", "--method", "ssf-nas", *TAIL, *TINY, "--projector", "8", "8", "--seed", "3", "--out", run]
@@ -91,11 +99,31 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert code == 0 and f"macro       {100 * metrics['macro']:.1f} %" in out and "n 130" in out
     for title, name in (("long-tailed", "longtailed_top1"), ("medium", "medium"), ("last", "last")):
         assert f"{title:<12}{100 * metrics[name]:.1f} %\n" in out
+    assert f"parameters  {metrics['parameters']:,}\nMACs        {metrics['multiply_adds']:,} multiply-adds" in out
     assert call(capsys, "evaluate", "--run", run / "retrain")[1] == out
 
     code, out, _ = call(capsys, "report", run)
     assert code == 0 and out.splitlines()[-1] == str(run / "report.html")
     assert "SSF-NAS" in (run / "report.html").read_text()
+
+
+def test_evaluate_shows_what_validation_images_were_good_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    training = [*TINY_TRAINING, "--val-fraction", "0.2", "--out", run]
+    code, out, _ = call(capsys, "retrain", "--network", "small-conv-net", *TAIL, *training)
+    assert code == 0 and "adjusted" in out
+    metrics = json.loads((run / "metrics.json").read_text())
+    code, out, _ = call(capsys, "evaluate", "--run", run)
+    posthoc, lines = metrics["posthoc"], out.splitlines()
+    assert lines[0].split() == [
+        "as", "it", "is", "adjusted:", "z", "-", f"{posthoc['tau']:.2f}", "log", "π,", "fitted", "on", "105",
+        "validation", "images",
+    ]  # fmt: skip
+    assert lines[2] == f"macro       {100 * metrics['macro']:<4.1f} %    {100 * posthoc['adjusted']['macro']:.1f} %"
+    assert lines[7].split() == ["ECE", f"{metrics['ece']:.3f}", f"{posthoc['adjusted']['ece']:.3f}"]
+    assert "n 104" in out  # of 130
 
 
 @pytest.fixture
@@ -127,6 +155,14 @@ def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path, pictures: P
     for row, entry, line in zip(rows, found, lines, strict=True):
         assert row["file"] == entry["file"] == line[0] and [row["class_1"]] == entry["classes"] == [line[1]]
         assert [float(row["probability_1"])] == entry["probabilities"]
+
+
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path, trained: Path) -> None:
+    from lt_nas_ext.engine import load_classifier
+
+    out_file = tmp_path / "cells.pt"
+    assert call(capsys, "export", trained, "--format", "state", "--out", out_file) == (0, f"{out_file}\n", "")
+    assert load_classifier(out_file).class_names == ("cat", "dog", "eel")
 
 
 def test_predict_names_what_it_cannot_read_after_the_others(

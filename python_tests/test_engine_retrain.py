@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from tiny_runs import COUNTS, Silent, tiny_data
 from torch import nn
 
-from lt_nas_ext.data import load
-from lt_nas_ext.engine import Classifier, RetrainSettings, evaluate, load_classifier, run_retrain
+from lt_nas_ext.data import from_manifest, load
+from lt_nas_ext.engine import (
+    RETRAIN_PRESETS,
+    Classifier,
+    RetrainSettings,
+    evaluate,
+    load_classifier,
+    predict,
+    retrain_preset,
+    run_retrain,
+)
 from lt_nas_ext.engine.architecture import build_network, describe
+from lt_nas_ext.engine.evaluate import predict_logits
+from lt_nas_ext.engine.retrain_settings import SIZES
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import calibrate, evaluate_predictions
 from lt_nas_ext.methods.settings import overridden
 from lt_nas_ext.space import DARTS_V2, CellGenotype, Edge, Genotype, Network, SmallConvNet, random_genotype
 
@@ -47,10 +60,22 @@ class KilledAt(Silent):
             raise Killed
 
 
+OPTIONS = {
+    "auxiliary": 0.4,
+    "ema_decay": 0.9,
+    "mixup": 0.4,
+    "label_smoothing": 0.1,
+    "drop_path_on": "nodes",
+    "precision": "bf16",
+    "val_fraction": 0.2,
+}
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "all options"])
 @pytest.mark.parametrize("killed", [1, 2, 3])
-def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, killed):
+def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, killed, options):
     """Killed in the pre-training, between the two phases, and in the supervised epochs; with drop-path."""
-    overrides = {"pretrain_epochs": 2, "drop_path": 0.5}
+    overrides = {"pretrain_epochs": 2, "drop_path": 0.5, **options}
     whole = retrain(out=tmp_path / "whole", **overrides)
     with pytest.raises(Killed):
         retrain(out=tmp_path / "broken", progress=KilledAt(killed), **overrides)
@@ -102,6 +127,7 @@ def test_the_last_weights_are_reported(tmp_path):
     expected = sum(n * a for n, a in zip(COUNTS, per_class, strict=True)) / sum(COUNTS)
     assert metrics["longtailed_top1"] == pytest.approx(expected)
     assert metrics["parameters"] == sum(p.numel() for p in result.model.parameters())
+    assert metrics["multiply_adds"] == 9 * (4 * 64 + 4 * 8 * 16 + 8 * 16 * 4) + 16 * 3
     assert metrics["pretrain_epochs"] == 0 and metrics["architecture"] == "small-conv-net"
 
 
@@ -174,11 +200,49 @@ def test_baselines_by_name():
         describe("resnet23", None, None, sizes, 0)
 
 
+def test_a_random_genotype_of_the_size_of_another(tmp_path):
+    wanted = retrain("random", epochs=1, seed=5).metrics["parameters"]
+    settings = {"epochs": 1, "random_parameters": wanted, "seed": 3}
+    result = retrain("random", tmp_path, **settings)
+    assert result.metrics["parameters"] == pytest.approx(wanted, rel=0.05)
+    assert retrain("random", tmp_path, resume=True, **settings).metrics == result.metrics
+    assert Genotype.load(tmp_path / "genotype.json") != random_genotype(3)
+
+
+def test_presets_are_the_papers_numbers():
+    darts = RETRAIN_PRESETS["darts"]
+    assert SIZES[darts.size] == (36, 20) and (darts.epochs, darts.batch_size) == (600, 96)
+    assert (darts.auxiliary, darts.cutout, darts.drop_path, darts.drop_path_on) == (0.4, True, 0.2, "operations")
+    assert (darts.lr, darts.lr_min, darts.momentum, darts.weight_decay, darts.grad_clip) == (0.025, 0, 0.9, 3e-4, 5)
+    fair, ssf = RETRAIN_PRESETS["authors-fairdarts"], RETRAIN_PRESETS["paper-ssf"]
+    assert fair == replace(darts, preset="authors-fairdarts", drop_path_on="nodes")
+    assert ssf.epochs == 150 and ssf.pretrain_epochs > 0
+    for name, settings in RETRAIN_PRESETS.items():
+        assert settings.preset == name and retrain_preset(name) is settings
+        if name != "recommended":
+            assert (settings.val_fraction, settings.ema_decay, settings.mixup, settings.label_smoothing) == (0, 0, 0, 0)
+    assert RETRAIN_PRESETS["default"] == RetrainSettings()
+    recommended = RETRAIN_PRESETS["recommended"]
+    assert (
+        recommended.loss == "balanced_softmax" and recommended.val_fraction == 0.1 and recommended.pretrain_epochs == 0
+    )
+    assert recommended.ema_decay > 0 and recommended.mixup > 0
+    with pytest.raises(UserError, match="preset: got 'drats'; did you mean 'darts'"):
+        retrain_preset("drats")
+
+
+@pytest.mark.parametrize("name", RETRAIN_PRESETS)
+def test_every_preset_trains_on_images_of_16_pixels(name):
+    small = {"epochs": 2, "batch_size": 16, "channels": 2, "layers": 3, "projector": (8, 8), "device": "cpu"}
+    overrides = {**small, "pretrain_epochs": min(1, RETRAIN_PRESETS[name].pretrain_epochs)}
+    settings = overridden(RETRAIN_PRESETS[name], overrides)
+    history = run_retrain(GENOTYPE, tiny_data(side=16), settings, progress=Silent()).history
+    assert all(row["train_loss"] is not None for row in history)
+
+
 def test_sizes():
     settings = RetrainSettings(size="paper", epochs=1)
     assert (settings.channels, settings.layers) == (None, None)
-    from lt_nas_ext.engine.retrain_settings import SIZES
-
     assert SIZES == {"small": (16, 8), "paper": (36, 20)}
     assert describe(GENOTYPE, None, None, SIZES["paper"], 0)["layers"] == 20
 
@@ -196,6 +260,15 @@ def test_sizes():
         ({"size": "huge"}, "size: got 'huge'"),
         ({"test_every": 0}, "test_every: got 0"),
         ({"projector": (0,)}, "projector: got (0,)"),
+        ({"ema_decay": 1.0}, "ema_decay: got 1.0; wanted a number at least 0 and below 1"),
+        ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
+        ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'bf16'"),
+        ({"val_fraction": 1.0}, "val_fraction: got 1.0; wanted a number at least 0 and below 1"),
+        ({"random_parameters": 0}, "random_parameters: got 0; wanted a whole number, at least 1"),
+        ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing: got 1.0; wanted a number at least 0 and below 1"),
+        ({"cutout": 16}, "cutout: got 16; wanted True or False"),
+        ({"drop_path_on": "edges"}, "drop_path_on: got 'edges'; wanted one of 'operations', 'nodes'"),
     ],
 )
 def test_bad_settings(fields, message):
@@ -212,6 +285,61 @@ def test_a_plain_module_needs_training_counts():
     assert evaluate(Classifier.of(model, DATA), DATA.test).images == 30
     with pytest.raises(UserError, match="images: the set is empty"):
         evaluate(model, DATA.test.subset([]), train_counts=COUNTS)
+
+
+def test_validation_images_are_held_out_and_only_they_are_fitted_on(tmp_path):
+    held_out = retrain("small-conv-net", tmp_path / "a", val_fraction=0.25, lr=0.1)
+    model, posthoc = held_out.model, held_out.metrics["posthoc"]
+    rows = from_manifest(tmp_path / "a" / "manifest.csv", DATA)
+    assert {name: len(images) for name, images in rows.items()} == {"train": 37, "test": 30, "validation": 11}
+    assert rows["train"].counts(3) == model.train_counts == (18, 11, 8)
+    trained_on = replace(DATA, train=rows["train"])
+    assert (model.mean, model.std) == (trained_on.mean, trained_on.std) != (DATA.mean, DATA.std)
+    alone = retrain("small-conv-net", data=trained_on, lr=0.1)
+    assert torch.equal(alone.model(DATA.test.images), model(DATA.test.images))
+
+    logits = predict_logits(model, rows["validation"].images)
+    assert model.calibration == calibrate(logits, rows["validation"].labels, model.train_counts)
+    assert asdict(model.calibration).items() <= posthoc.items() and posthoc["images"] == 11
+    assert load_classifier(tmp_path / "a").calibration == model.calibration
+
+    other = replace(DATA, test=DATA.test.subset(list(range(12))))  # other test images choose nothing else
+    assert retrain("small-conv-net", data=other, val_fraction=0.25, lr=0.1).model.calibration == model.calibration
+
+
+def test_adjusted_figures_stand_beside_the_others(tmp_path):
+    result = retrain("small-conv-net", tmp_path, val_fraction=0.25, lr=0.1)
+    model, metrics, calibration = result.model, result.metrics, result.model.calibration
+    logits = predict_logits(model, DATA.test.images)
+    prior = torch.tensor(model.train_counts) / sum(model.train_counts)
+    moved = (logits - calibration.tau * prior.log()) / calibration.tau_temperature
+    expected = evaluate_predictions(moved, DATA.test.labels, model.train_counts)
+    assert evaluate(model, DATA.test, adjusted=True) == expected
+    assert (
+        metrics["posthoc"]["adjusted"]["macro"] == expected.macro
+        and metrics["macro"] == evaluate(model, DATA.test).macro
+    )
+    cooled = evaluate_predictions(logits / calibration.temperature, DATA.test.labels, model.train_counts)
+    assert metrics["posthoc"]["ece"] == cooled.ece != metrics["ece"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    (found,) = predict(tmp_path, DATA.test.images[:1])
+    probabilities = (logits[0] / calibration.temperature).softmax(0).sort(descending=True).values
+    assert found.probabilities == pytest.approx(probabilities.tolist())
+
+
+def test_without_validation_images_nothing_is_fitted():
+    result = retrain("small-conv-net", epochs=1)
+    assert "posthoc" not in result.metrics and result.model.calibration is None
+    with pytest.raises(UserError, match="adjusted: got True for a model without calibration"):
+        evaluate(result.model, DATA.test, adjusted=True)
+
+
+def test_a_class_of_one_image_cannot_be_held_out():
+    lonely = replace(DATA, train=DATA.train.subset([*range(38), 40]))
+    with pytest.raises(
+        UserError, match=re.escape("val_fraction: class 'right' has 1 training image(s); wanted at least 2")
+    ):
+        retrain("small-conv-net", data=lonely, val_fraction=0.5)
 
 
 def test_digits_are_learnt():

@@ -47,6 +47,15 @@ def test_seeds_become_one_row_with_their_spread(tmp_path: Path) -> None:
     assert "| seeds |" in as_markdown([row]) and " ± " in as_markdown([row])
 
 
+def test_adjusted_accuracy_has_a_column_where_some_run_has_it(tmp_path: Path) -> None:
+    plain, adjusted = (training_run(tmp_path / name, 0.9, architecture={"name": name}) for name in ("a", "b"))
+    metrics = json.loads((adjusted / "metrics.json").read_text())
+    (adjusted / "metrics.json").write_text(json.dumps({**metrics, "posthoc": {"adjusted": {"macro": 0.925}}}))
+    assert "adjusted" not in as_markdown(rows(read_networks([plain])))
+    title, _, first, second = as_markdown(rows(read_networks([plain, adjusted]))).splitlines()
+    assert title.endswith("| adjusted |") and first.endswith("| – |") and second.endswith("| 92.5 |")
+
+
 def test_what_stands_behind_the_means(tmp_path: Path) -> None:
     paths = [
         training_run(tmp_path / f"s{seed}", 0.9 + 0.01 * seed, seed=seed, architecture={"name": "random"})

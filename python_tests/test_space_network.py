@@ -178,6 +178,38 @@ def test_each_operation_drops_its_own_images():
     assert 0.35 < (first == second).float().mean() < 0.65
 
 
+def test_drop_path_on_nodes_drops_whole_sums():
+    edges = (Edge("skip_connect", 0, 2), Edge("max_pool_3x3", 1, 2), Edge("avg_pool_3x3", 0, 3))
+    cell = DerivedCell(CellGenotype(edges, (2, 3)), CellPlace(4, 4, 4, reduction=False, reduction_prev=False)).eval()
+    s0, s1 = torch.randn(2, 4000, 4, 2, 2)
+    torch.manual_seed(0)
+    kept, full = cell(s0, s1, 0.25, "nodes"), cell(s0, s1)
+    lost = []
+    for part in (slice(0, 4), slice(4, 8)):
+        dropped = (kept[:, part] == 0).flatten(1).all(1)  # the identity's share goes too
+        assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
+        torch.testing.assert_close(kept[~dropped, part], full[~dropped, part] / 0.75)
+        lost.append(dropped)
+    assert 0.5 < (lost[0] == lost[1]).float().mean() < 0.75  # each node draws its own: 0.625 agree by chance
+
+
+def test_a_dropped_node_is_missing_in_the_nodes_after_it():
+    edges = (Edge("max_pool_3x3", 0, 2), Edge("skip_connect", 2, 3))
+    cell = DerivedCell(CellGenotype(edges, (2, 3)), CellPlace(4, 4, 4, reduction=False, reduction_prev=False)).eval()
+    torch.manual_seed(0)
+    first, second = cell(torch.randn(400, 4, 2, 2), torch.randn(400, 4, 2, 2), 0.5, "nodes").split(4, dim=1)
+    assert (second[(first == 0).flatten(1).all(1)] == 0).all()
+
+
+def test_a_network_passes_on_what_is_dropped():
+    net = Network(random_genotype(0), 4, layers=2, drop_path=0.5)
+    x, seen = torch.randn(4, 3, 8, 8), []
+    for net.drop_path_on in ("operations", "nodes"):
+        torch.manual_seed(0)
+        seen.append(net(x))
+    assert not torch.equal(*seen)
+
+
 def test_drop_path_is_for_training_and_may_be_set_at_any_time():
     net = Network(random_genotype(0), 4, layers=2, drop_path=0.5)
     x = torch.randn(4, 3, 8, 8)
@@ -200,6 +232,7 @@ def test_drop_path_is_for_training_and_may_be_set_at_any_time():
         ({"layers": 0}, "layers: got 0"),
         ({"drop_path": 1.0}, "drop_path: got 1.0; wanted a probability, at least 0 and below 1"),
         ({"drop_path": -0.1}, "drop_path: got -0.1"),
+        ({"drop_path_on": "edges"}, "drop_path_on: got 'edges'; wanted 'operations' or 'nodes'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -23,13 +23,13 @@ TINY: dict[str, Any] = {
 }
 
 
-def tiny_data(label_seed: int | None = None) -> Dataset:
+def tiny_data(label_seed: int | None = None, side: int = 8) -> Dataset:
     """48 training and 30 test images of three classes, a bar at left, middle or right. `label_seed`: random ones."""
     generator = torch.Generator().manual_seed(0)
 
     def images(counts: tuple[int, ...], name: str) -> ImageSet:
         labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
-        pixels = torch.randint(0, 80, (len(labels), 1, 8, 8), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(0, 80, (len(labels), 1, side, side), generator=generator, dtype=torch.uint8)
         for place, label in enumerate(labels.tolist()):
             pixels[place, :, :, 2 * label + 1 : 2 * label + 3] += 150
         return ImageSet(pixels, labels, tuple(f"{name}/{place}.png" for place in range(len(labels))))

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from lt_nas_ext.commands.exporting import Export
 from lt_nas_ext.commands.images import Describe
 from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
@@ -23,6 +24,7 @@ TYPES: dict[str, type[Any]] = {
     "retrain": Retrain,
     "evaluate": Evaluate,
     "predict": Predict,
+    "export": Export,
     "report": Report,
     "data describe": Describe,
     "reproduce digits": ReproduceDigits,

@@ -14,12 +14,21 @@ from lt_nas_ext.commands.images import DataOptions, OptionalPath, data_of_run
 from lt_nas_ext.commands.printing import bars, percent, say
 from lt_nas_ext.commands.showing import print_table
 from lt_nas_ext.data import Dataset
-from lt_nas_ext.engine import RetrainSettings, evaluate, load_classifier, read_config, run_retrain, run_search
+from lt_nas_ext.engine import (
+    RetrainSettings,
+    evaluate,
+    load_classifier,
+    read_config,
+    retrain_preset,
+    run_retrain,
+    run_search,
+)
 from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import Calibration, Metrics
 from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import read_run
-from lt_nas_ext.space import Genotype
+from lt_nas_ext.space import Genotype, multiply_adds, param_count
 
 Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
 
@@ -70,7 +79,7 @@ class Retrain:
     data: DataOptions = field(default_factory=DataOptions)
     """Which images."""
     settings: RetrainSettings = field(default_factory=RetrainSettings)
-    """Every number of the training."""
+    """Every number of the training; the preset gives the defaults."""
     out: OptionalPath = None
     """Run directory to write; by default RUN/retrain, or runs/NETWORK-DATA-SEED."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -123,13 +132,22 @@ class Evaluate:
         data = data_of_run(directory, self.root)
         figures = evaluate(model, data.test)
         say(read_run(directory).about)
-        for title, name in _FIGURES.items():
-            say(f"{title:<12}{percent(getattr(figures, name))}")
-        say(f"{'ECE':<12}{figures.ece:.3f}")
-        order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
+        columns = [_shown(figures)]
+        if model.calibration is not None:
+            say(_fitted(model.calibration))
+            columns.append(_shown(evaluate(model, data.test, adjusted=True)))
+        for title, *values in zip(columns[0], *(column.values() for column in columns), strict=True):
+            say(f"{title:<12}{''.join(f'{value:<10}' for value in values).rstrip()}")
+        say(f"{'parameters':<12}{param_count(model.network):,}")
+        say(f"{'MACs':<12}{multiply_adds(model.network, model.image_shape):,} multiply-adds an image")
+        order = sorted(range(data.num_classes), key=lambda c: -model.train_counts[c])
         bars(
             [
-                (data.class_names[c], figures.per_class[c], f"{percent(figures.per_class[c])}  n {data.counts[c]}")
+                (
+                    data.class_names[c],
+                    figures.per_class[c],
+                    f"{percent(figures.per_class[c])}  n {model.train_counts[c]}",
+                )
                 for c in order
             ]
         )
@@ -139,17 +157,29 @@ _GROUPS = ("many", "medium", "few", "first", "middle", "last")
 _FIGURES = {"top-1": "top1", "macro": "macro", "long-tailed": "longtailed_top1"} | {name: name for name in _GROUPS}
 
 
+def _shown(metrics: Metrics) -> dict[str, str]:
+    return {title: percent(getattr(metrics, name)) for title, name in _FIGURES.items()} | {"ECE": f"{metrics.ece:.3f}"}
+
+
+def _fitted(calibration: Calibration) -> str:
+    return (
+        f"{'':<12}{'as it is':<10}adjusted: z - {calibration.tau:.2f} log π, fitted on {calibration.images} "
+        "validation images"
+    )
+
+
 def search_defaults(words: Sequence[str]) -> Search:
     """`Search` with the numbers of the preset that the flags name, or of the method's paper preset."""
     return Search(settings=api.search_settings(_value(words, "--method"), _value(words, "--preset"), {}))
 
 
 def retrain_defaults(words: Sequence[str]) -> Retrain:
-    """`Retrain` with the seed of the search that the flags name."""
+    """`Retrain` with the numbers of the preset that the flags name, and the seed of the search that they name."""
+    settings = retrain_preset(_value(words, "--preset") or "default")
     directory = _value(words, "--run")
     if directory is None:
-        return Retrain()
-    return Retrain(settings=RetrainSettings(seed=read_config(directory)["settings"].get("seed", 0)))
+        return Retrain(settings=settings)
+    return Retrain(settings=replace(settings, seed=read_config(directory)["settings"].get("seed", 0)))
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from lt_nas_ext.engine.architecture import BASELINES
 from lt_nas_ext.engine.classifier import Classifier, load_classifier
 from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.export import export
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
 from lt_nas_ext.engine.progress import BarProgress, LogProgress, Progress
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
+from lt_nas_ext.engine.retrain_presets import RETRAIN_PRESETS, retrain_preset
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.run_dir import read_config
 from lt_nas_ext.engine.search import SearchResult, run_search
@@ -15,6 +17,7 @@ from lt_nas_ext.engine.stop import Interrupted
 
 __all__ = [
     "BASELINES",
+    "RETRAIN_PRESETS",
     "BarProgress",
     "Classifier",
     "Interrupted",
@@ -26,9 +29,11 @@ __all__ = [
     "SearchResult",
     "UnreadableImages",
     "evaluate",
+    "export",
     "load_classifier",
     "predict",
     "read_config",
+    "retrain_preset",
     "run_retrain",
     "run_search",
 ]

@@ -9,7 +9,15 @@ from torch import nn
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods.settings import nearest
-from lt_nas_ext.space import DARTS_V2, Genotype, Network, ResNet32, SmallConvNet, random_genotype
+from lt_nas_ext.space import (
+    DARTS_V2,
+    Genotype,
+    Network,
+    ResNet32,
+    SmallConvNet,
+    random_genotype,
+    random_genotype_of_size,
+)
 
 SMALL_CONV_CHANNELS = 32
 BASELINES = ("resnet32", "small-conv-net", "darts-v2", "random")
@@ -19,7 +27,14 @@ Architecture = dict[str, Any]
 
 
 def describe(
-    what: Genotype | nn.Module | str, channels: int | None, layers: int | None, sizes: tuple[int, int], seed: int
+    what: Genotype | nn.Module | str,
+    channels: int | None,
+    layers: int | None,
+    sizes: tuple[int, int],
+    seed: int,
+    parameters: int | None = None,
+    num_classes: int = 10,
+    in_channels: int = 3,
 ) -> Architecture:
     """The description of what is to be trained.
 
@@ -29,13 +44,18 @@ def describe(
         layers: cells of a genotype's network, or None: those of `sizes`.
         sizes: (channels, layers) of the settings' size.
         seed: that draws a random genotype.
+        parameters: about how many its network is to have; None: however many.
+        num_classes: of that network.
+        in_channels: of that network.
 
     Raises:
-        UserError: a name that is no baseline.
+        UserError: a name that is no baseline, or a number of parameters for what is not drawn, or that none has.
 
     >>> describe("resnet32", None, None, (16, 8), 0)
     {'name': 'resnet32'}
     """
+    if parameters is not None and what != "random":
+        raise UserError(f"random_parameters: got {parameters} for what is not drawn; wanted it with 'random' only")
     if isinstance(what, nn.Module):
         return {"name": "module", "class": type(what).__name__}
     if what == "resnet32":
@@ -45,7 +65,9 @@ def describe(
     if what == "darts-v2":
         return _described(DARTS_V2, "darts-v2", channels, layers, sizes)
     if what == "random":
-        return _described(random_genotype(seed), "random", channels, layers, sizes)
+        size = (channels or sizes[0], layers or sizes[1], num_classes, in_channels)
+        drawn = random_genotype(seed) if parameters is None else random_genotype_of_size(seed, parameters, *size)
+        return _described(drawn, "random", channels, layers, sizes)
     if isinstance(what, Genotype):
         return _described(what, "genotype", channels, layers, sizes)
     came = repr(what) if isinstance(what, str) else type(what).__name__
@@ -60,8 +82,8 @@ def genotype_of(architecture: Architecture) -> Genotype | None:
     return None if content is None else Genotype.from_json(json.dumps(content))
 
 
-def build_network(architecture: Architecture, num_classes: int, in_channels: int) -> nn.Module:
-    """The network of a description, freshly initialised.
+def build_network(architecture: Architecture, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:
+    """The network of a description, freshly initialised; for its training with the auxiliary classifier, if it has one.
 
     Raises:
         UserError: the description is of a user's own module, which only the user can build.
@@ -83,6 +105,7 @@ def build_network(architecture: Architecture, num_classes: int, in_channels: int
         num_classes=num_classes,
         layers=architecture["layers"],
         in_channels=in_channels,
+        auxiliary=auxiliary,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from lt_nas_ext.engine.checkpoint import sync_directory
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.run_dir import read_config
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import Calibration
 
 FORMAT = 1
 
@@ -30,6 +32,7 @@ class Classifier(nn.Module):
         mean, std: normalisation of each channel.
         image_shape: (C, H, W) of the training images.
         architecture: how `build_network` makes the network again.
+        calibration: how its logits are best read, where that was fitted on validation images; `forward` does not.
 
     Attributes:
         metrics: figures on the test set, once `retrain` has computed them.
@@ -51,6 +54,7 @@ class Classifier(nn.Module):
         std: Sequence[float],
         image_shape: tuple[int, int, int],
         architecture: dict[str, Any] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -59,6 +63,7 @@ class Classifier(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
         self.image_shape = image_shape
         self.architecture = architecture or {"name": "module", "class": type(network).__name__}
+        self.calibration = calibration
         self.metrics: dict[str, Any] | None = None
         self.history: list[dict[str, Any]] = []
 
@@ -85,6 +90,7 @@ class Classifier(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             "image_shape": list(self.image_shape),
+            "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
         }
         with open(temporary, "wb") as file:
             torch.save(content, file)
@@ -135,6 +141,7 @@ def load_classifier(path: str | Path, network: nn.Module | None = None, device: 
         content["std"],
         (channels, height, width),
         content["architecture"],
+        Calibration(**fitted) if (fitted := content.get("calibration")) else None,
     )
     return place(model, where).eval()
 

@@ -49,7 +49,9 @@ def predict_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         model.train(was_training)
 
 
-def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | None = None) -> Metrics:
+def evaluate(
+    model: nn.Module, images: ImageSet, train_counts: Sequence[int] | None = None, adjusted: bool = False
+) -> Metrics:
     """Accuracy on a set of images: balanced and long-tailed, by class and group, with confusion and calibration.
 
     Args:
@@ -57,9 +59,11 @@ def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | N
             wants normalised images: `Classifier.of(network, data)`.
         images: such as `data.test`.
         train_counts: training images of each class, which make the groups; by default those the model was trained on.
+        adjusted: read the logits by the logit adjustment and temperature that were fitted on the run's validation
+            images (`Calibration.adjusted`), instead of as they are.
 
     Raises:
-        UserError: no training counts, no images, or images that the model cannot take.
+        UserError: no training counts, no images, images that the model cannot take, or nothing fitted to adjust by.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model: got {type(model).__name__}; wanted what retrain returned, or a module")
@@ -78,4 +82,10 @@ def evaluate(model: nn.Module, images: ImageSet, train_counts: Sequence[int] | N
         raise UserError(
             f"images: got {images.images.shape[1]} channel(s); wanted {model.image_shape[0]}, as the training images"
         )
-    return evaluate_predictions(predict_logits(model, images.images), images.labels, train_counts)
+    calibration = model.calibration if isinstance(model, Classifier) else None
+    if adjusted and calibration is None:
+        raise UserError("adjusted: got True for a model without calibration; wanted one trained with val_fraction > 0")
+    logits = predict_logits(model, images.images)
+    if adjusted and calibration is not None:
+        logits = calibration.adjusted(logits, train_counts)
+    return evaluate_predictions(logits, images.labels, train_counts)

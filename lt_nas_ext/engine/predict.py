@@ -26,7 +26,8 @@ class Prediction:
     Attributes:
         path: the file, or None for an image of a tensor.
         classes: their names.
-        probabilities: the softmax of the logits, in [0, 1]; all classes together have 1.
+        probabilities: the softmax of the logits, in [0, 1]; all classes together have 1. Where the run fitted a
+            temperature on validation images, the logits are divided by it.
     """
 
     path: Path | None
@@ -163,6 +164,8 @@ def _predictions(model: Classifier, images: torch.Tensor, paths: Sequence[Path |
     if not paths:
         return []
     logits = predict_logits(model, images)
+    if model.calibration is not None:
+        logits = model.calibration.calibrated(logits)
     if not bool(torch.isfinite(logits).all()):
         raise UserError("run: some logits are NaN or infinite; its network has diverged, train another")
     ranked = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from lt_nas_ext import nn as lt_nn
-from lt_nas_ext.data import Dataset
+from lt_nas_ext.data import Dataset, ImageSet, split
 from lt_nas_ext.engine.architecture import build_network, describe, genotype_of
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.evaluate import evaluate, predict_logits
-from lt_nas_ext.engine.loop import Row, Watch, train
-from lt_nas_ext.engine.meter import Meter, finite
-from lt_nas_ext.engine.optimisers import cosine
+from lt_nas_ext.engine.loop import Row, train
+from lt_nas_ext.engine.phases import Retraining
 from lt_nas_ext.engine.progress import Progress, following
 from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
-from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import BalancedSoftmax
-from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
-from lt_nas_ext.space import Genotype, param_count
+from lt_nas_ext.longtail import calibrate, evaluate_predictions
+from lt_nas_ext.space import Genotype, Network, multiply_adds, param_count
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def run_retrain(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> RetrainResult:
-    """Train a network on all training images and evaluate its last weights on the test images.
+    """Train a network on the training images, less `val_fraction`, and evaluate its last weights on the test images.
 
     Args:
         what: a genotype; a module from normalised images to logits (trained in place; for a pre-training it needs
@@ -70,23 +66,37 @@ def run_retrain(
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
     check_out(out, resume)
+    whole = data
+    data, validation = _without_validation(whole, settings)
     progress = following(progress)
     device = choose_device(settings.device)
-    architecture = describe(what, settings.channels, settings.layers, SIZES[settings.size], settings.seed)
+    architecture = describe(
+        what,
+        settings.channels,
+        settings.layers,
+        SIZES[settings.size],
+        settings.seed,
+        settings.random_parameters,
+        data.num_classes,
+        data.image_shape[0],
+    )
     with isolated_rng(device):
         seed_global(device, settings.seed, "networks")
         if isinstance(what, nn.Module):
             network = what
         else:
-            network = build_network(architecture, data.num_classes, data.image_shape[0])
+            network = build_network(architecture, data.num_classes, data.image_shape[0], settings.auxiliary > 0)
         model = place(Classifier.of(network, data, architecture), device)
         if isinstance(what, nn.Module):
             _check_fits(model, data)
-        retraining = _Retraining(model, data, settings, device)
+        retraining = Retraining(model, data, settings, device)
     directory = None
     if out is not None:
-        directory = RunDirectory(out, run_config("retrain", settings, data, architecture=architecture), resume)
-        data.write_manifest(directory.path / "manifest.csv", {"train": data.train, "test": data.test})
+        directory = RunDirectory(out, run_config("retrain", settings, whole, architecture=architecture), resume)
+        parts = {"train": data.train, "test": data.test}
+        if validation is not None:
+            parts["validation"] = validation
+        data.write_manifest(directory.path / "manifest.csv", parts)
     history = train(
         retraining,
         settings.pretrain_epochs + settings.epochs,
@@ -97,6 +107,11 @@ def run_retrain(
         progress,
         f"{architecture['name']} retraining",
     )
+    retraining.finish()
+    if isinstance(network, Network) and network is not what:
+        network.auxiliary_head = None  # it served the training alone
+    if validation is not None:
+        model.calibration = calibrate(predict_logits(model, validation.images), validation.labels, data.counts)
     model.metrics, model.history = _metrics(retraining, history), history
     if directory is not None:
         model.save(directory.path / "model.pt")
@@ -105,6 +120,20 @@ def run_retrain(
             directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", model.metrics)
     return RetrainResult(model.eval(), model.metrics, history, directory.path if directory else None)
+
+
+def _without_validation(data: Dataset, settings: RetrainSettings) -> tuple[Dataset, ImageSet | None]:
+    """The data set that is trained on, with its own counts, mean and deviation; and what was taken out, if anything."""
+    if not settings.val_fraction:
+        return data, None
+    fewest = min(range(data.num_classes), key=lambda c: data.counts[c])
+    if data.counts[fewest] < 2:
+        raise UserError(
+            f"val_fraction: class {data.class_names[fewest]!r} has {data.counts[fewest]} training image(s); "
+            "wanted at least 2 of every class, one to train on and one to hold out, or val_fraction=0"
+        )
+    train, validation = split(data.train, 1.0 - settings.val_fraction, settings.seed)
+    return replace(data, train=train), validation
 
 
 def _check_fits(model: Classifier, data: Dataset) -> None:
@@ -121,138 +150,26 @@ def _check_fits(model: Classifier, data: Dataset) -> None:
         raise UserError(f"genotype: {name} makes {tuple(logits.shape)} of two images; {wanted}")
 
 
-class _Retraining:
-    """The state of a retraining and one epoch of it (an `engine.loop.Trainer`): Barlow Twins first, then labels."""
-
-    def __init__(self, model: Classifier, data: Dataset, settings: RetrainSettings, device: torch.device) -> None:
-        self.model, self.network, self.settings = model, model.network, settings
-        self.test = data.test.to(device)
-        images, draws = data.train.to(device), (settings.batch_size, settings.seed)
-        if len(images) < 2:
-            raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
-        names = (settings.views, settings.augment)
-        self._supervised = Feed(Stream("labelled"), images, data, *draws, "retrain", *names)
-        self.steps = len(self._supervised)
-        balanced = settings.loss == "balanced_softmax"
-        self._criterion = BalancedSoftmax(data.counts).to(device) if balanced else nn.CrossEntropyLoss()
-        self._twins: lt_nn.BarlowTwinsLoss | None = None
-        if settings.pretrain_epochs:
-            self._views = Feed(Stream("two_views"), images, data, *draws, "pretrain", *names)
-            self._twins = _barlow_twins(self.network, settings).to(device)
-        self._phase = ""
-
-    def run_epoch(self, epoch: int, watch: Watch) -> Row:
-        pretrain = self.settings.pretrain_epochs
-        if epoch < pretrain:
-            return self._pretrain(Epoch(epoch, pretrain), watch)
-        return self._train(Epoch(epoch - pretrain, self.settings.epochs), watch)
-
-    def _pretrain(self, at: Epoch, watch: Watch) -> Row:
-        assert self._twins is not None
-        self._enter("pretrain")
-        lr = self._set_lr(cosine(self.settings.pretrain_lr, 0.0, at))
-        self._set_drop_path(0.0)
-        self.network.train()
-        meter = Meter()
-        for draw in self._views.epoch(at.index):
-            assert isinstance(draw.batch, TwoViews)
-            first, second = (self.network.features(view) for view in (draw.batch.first, draw.batch.second))  # type: ignore[operator]
-            loss = self._descend(self._twins(first, second))
-            meter.add({"train_loss": loss})
-            watch.step({"barlow_twins": loss})
-        return {"phase": "pretrain", "lr": lr, "train_loss": finite(meter.read()["train_loss"]), **_NOT_TESTED}
-
-    def _train(self, at: Epoch, watch: Watch) -> Row:
-        settings = self.settings
-        self._enter("train")
-        highest = settings.finetune_lr if settings.pretrain_epochs and settings.finetune_lr else settings.lr
-        lr = self._set_lr(cosine(highest, settings.lr_min, at))
-        self._set_drop_path(settings.drop_path * at.index / at.count)
-        self.network.train()
-        meter = Meter()
-        for draw in self._supervised.epoch(at.index):
-            assert isinstance(draw.batch, Labelled)
-            logits = self.network(draw.batch.images)
-            loss = self._descend(self._criterion(logits, draw.labels))
-            meter.add({"train_loss": loss})
-            meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
-            watch.step({"train": loss})
-        figures = meter.read()
-        row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
-        row["train_accuracy"] = figures["train_accuracy"]
-        if (at.index + 1) % settings.test_every == 0 or at.index + 1 == at.count:
-            metrics = evaluate(self.model, self.test)
-            row.update(test_top1=metrics.top1, test_macro=metrics.macro)
-        return row
-
-    def _descend(self, loss: torch.Tensor) -> torch.Tensor:
-        """One step down the loss; the loss, detached."""
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    def _enter(self, phase: str) -> None:
-        """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other."""
-        if phase != self._phase:
-            self._phase = phase
-            settings = self.settings
-            self._optimiser = torch.optim.SGD(
-                self._parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-            )
-
-    def _parameters(self) -> list[nn.Parameter]:
-        projector = self._twins.parameters() if self._phase == "pretrain" and self._twins is not None else ()
-        return [*self.network.parameters(), *projector]
-
-    def _set_lr(self, lr: float) -> float:
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
-        return lr
-
-    def _set_drop_path(self, probability: float) -> None:
-        if hasattr(self.network, "drop_path"):
-            self.network.drop_path = probability  # type: ignore[assignment]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "twins": None if self._twins is None else self._twins.state_dict(),
-            "phase": self._phase,
-            "optimiser": self._optimiser.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        if self._twins is not None:
-            self._twins.load_state_dict(state["twins"])
-        self._enter(state["phase"])
-        self._optimiser.load_state_dict(state["optimiser"])
-
-
-_NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}
-
-
-def _barlow_twins(network: nn.Module, settings: RetrainSettings) -> lt_nn.BarlowTwinsLoss:
-    width = getattr(network, "feature_dim", None)
-    if not callable(getattr(network, "features", None)) or not isinstance(width, int):
-        raise UserError(
-            f"pretrain_epochs: got {settings.pretrain_epochs}, but {type(network).__name__} has no features(x) with a "
-            "feature_dim to pre-train; give it both, or set pretrain_epochs=0"
-        )
-    scale = 1.0 / settings.projector[-1] if settings.bt_scale == "dim" else 1.0
-    return lt_nn.BarlowTwinsLoss(lt_nn.projector((width, *settings.projector)), settings.lambda_bt, scale)
-
-
-def _metrics(retraining: _Retraining, history: list[Row]) -> dict[str, Any]:
+def _metrics(retraining: Retraining, history: list[Row]) -> dict[str, Any]:
     model, settings = retraining.model, retraining.settings
-    metrics = evaluate(model, retraining.test)
     return {
-        **metrics.to_json(),
+        **evaluate(model, retraining.test).to_json(),
+        **_posthoc(model, retraining.test),
         "architecture": model.architecture["name"],
         "parameters": param_count(model.network),
+        "multiply_adds": multiply_adds(model.network, model.image_shape),
         "epochs": settings.epochs,
         "pretrain_epochs": settings.pretrain_epochs,
         "seconds": round(sum(row["seconds"] for row in history), 2),
     }
+
+
+def _posthoc(model: Classifier, test: ImageSet) -> dict[str, Any]:
+    """What the validation images were good for: the calibration error after, and every figure after the adjustment."""
+    calibration = model.calibration
+    if calibration is None:
+        return {}
+    logits = calibration.calibrated(predict_logits(model, test.images))
+    ece = evaluate_predictions(logits, test.labels, model.train_counts).ece
+    adjusted = evaluate(model, test, adjusted=True).to_json()
+    return {"posthoc": {**asdict(calibration), "ece": ece, "adjusted": adjusted}}

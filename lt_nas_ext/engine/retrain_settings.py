@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_whole, check_widths
+from lt_nas_ext.engine.device import Precision
+from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_switch, check_whole, check_widths
+from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
 RetrainLoss = Literal["cross_entropy", "balanced_softmax"]
@@ -18,10 +20,14 @@ SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
 class RetrainSettings:
     """All settings of one retraining. The last weights are reported; nothing is selected on test images.
 
+    Start from a preset (`retrain_preset`) and replace what differs; every field is checked when the object is made.
+
     Raises:
         UserError: a value is out of range or of the wrong type; the message names the field.
     """
 
+    preset: str = "default"
+    """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
     epochs: int = 150
     """Supervised epochs, over all training images."""
     batch_size: int = 96
@@ -32,8 +38,14 @@ class RetrainSettings:
     """Channels of the first cell, in place of the size's."""
     layers: int | None = None
     """Cells, in place of the size's."""
+    random_parameters: int | None = None
+    """Of 300 random genotypes take the one nearest to this many parameters, such as those of what was found."""
     loss: RetrainLoss = "cross_entropy"
     """cross_entropy, or balanced_softmax: cross-entropy of z + log n_c."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes."""
+    auxiliary: float = 0.0
+    """Weight of the loss of a second classifier after two thirds of the cells (networks of a genotype); 0: none."""
     lr: float = 0.025
     """Learning rate of SGD in the first supervised epoch; cosine schedule."""
     lr_min: float = 0.0
@@ -48,8 +60,16 @@ class RetrainSettings:
     """Largest norm of the whole gradient."""
     drop_path: float = 0.2
     """Drop-path probability at the end; it grows linearly from 0 (networks of a genotype)."""
+    drop_path_on: DropPathOn = "operations"
+    """What an image loses: operations but the identity (DARTS), or the whole sum of a node (FairDARTS)."""
+    ema_decay: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999; it is what is tested, reported and kept. 0: none."""
     augment: str = "default"
     """Augmentation, by name; default: the data set's own."""
+    cutout: bool = False
+    """Then cut a square of half the side out of each image, 16 of 32 pixels; nothing below 16 pixels."""
+    mixup: float = 0.0
+    """Strength of mixup (its Beta distribution's parameter) in all but the last tenth of the epochs. 0: none."""
     pretrain_epochs: int = 0
     """Barlow Twins epochs before the supervised ones, always extra."""
     pretrain_lr: float = 0.025
@@ -62,6 +82,10 @@ class RetrainSettings:
     """Barlow Twins as the plain sum over dimensions (none), or divided by the embedding's width (dim)."""
     projector: tuple[int, ...] = (512, 512, 512)
     """Widths of the pre-training's projector."""
+    precision: Precision = "float32"
+    """What the network computes in while it is trained: float32, or bf16 where that loses little. Tests: float32."""
+    val_fraction: float = 0.0
+    """Share of each class's training images to hold out; temperature and logit adjustment are fitted on them after."""
     test_every: int = 1
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
@@ -73,12 +97,21 @@ class RetrainSettings:
         check_whole(self, "epochs", "test_every", least=1)
         check_whole(self, "batch_size", least=2)
         check_whole(self, "seed", "pretrain_epochs", least=0)
-        check_whole(self, *[name for name in ("channels", "layers") if getattr(self, name) is not None], least=1)
+        check_whole(
+            self,
+            *[name for name in ("channels", "layers", "random_parameters") if getattr(self, name) is not None],
+            least=1,
+        )
         check_number(self, "lr", "pretrain_lr", "grad_clip", above=0.0)
         check_number(self, *(["finetune_lr"] if self.finetune_lr is not None else []), above=0.0)
-        check_number(self, "lr_min", "weight_decay", "lambda_bt", least=0.0)
-        check_number(self, "momentum", "drop_path", least=0.0, below=1.0)
+        check_number(self, "lr_min", "weight_decay", "lambda_bt", "auxiliary", "mixup", least=0.0)
+        check_number(
+            self, "momentum", "drop_path", "label_smoothing", "ema_decay", "val_fraction", least=0.0, below=1.0
+        )
+        check_switch(self, "cutout")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(RetrainLoss))
         check_choice(self, "bt_scale", get_args(Scale))
+        check_choice(self, "drop_path_on", get_args(DropPathOn))
+        check_choice(self, "precision", get_args(Precision))
         check_widths(self, "projector")

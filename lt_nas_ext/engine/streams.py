@@ -31,6 +31,8 @@ class Feed:
         seed: of the run.
         role: "weights" or "alpha": different roles draw differently.
         views, augmentation: names, or "default" for the data set's own.
+        cutout: whether a square is cut out of labelled images after that; it becomes the mean, which DARTS' 0 after
+            normalisation is.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class Feed:
         role: str,
         views: str = "default",
         augmentation: str = "default",
+        cutout: bool = False,
     ) -> None:
         self._stream, self._seed, self._role = stream, seed, role
         self._device = images.images.device
         self._mean, self._std = data.mean, data.std
         self._views = two_views(data.views if views == "default" else views)
-        self._augment = augment(data.augment if augmentation == "default" else augmentation)
+        self._augment = augment(data.augment if augmentation == "default" else augmentation, cutout, data.mean)
         self._sets = [
             Batches(images, batch_size, derived_seed(seed, "order", role, place), sampler)
             for place, sampler in enumerate(stream.samplers)

@@ -19,7 +19,9 @@ from lt_nas_ext.report.page import write_report
 from lt_nas_ext.report.runs import Network, read_networks
 from lt_nas_ext.report.tables import Row, rows, spread
 
-FIGURES = ("macro", "top1", "many", "medium", "few", "longtailed_top1", "per_class", "ece", "parameters")
+FIGURES = (
+    "macro", "top1", "many", "medium", "few", "longtailed_top1", "per_class", "ece", "parameters", "multiply_adds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

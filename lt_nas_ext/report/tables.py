@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ class Row:
         many, medium, few: mean over classes with more than 100, 20 to 100, fewer than 20 training images.
         first, middle, last: mean over thirds of the classes, from those with the most training images on.
         longtailed: top-1 on a test set distributed like the training set.
+        adjusted: macro after the logit adjustment, of runs that held validation images out to fit it on.
         state: what is still missing of it, else empty.
     """
 
@@ -50,18 +51,23 @@ class Row:
     middle: Values = ()
     last: Values = ()
     longtailed: Values = ()
+    adjusted: Values = ()
     state: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, what it means in one line, how it shows a row, whether it is a number, an accuracy."""
+    """A column: its title, what it means in one line, how it shows a row, whether it is a number, an accuracy.
+
+    An optional one is left out of a table in which no row has a value for it.
+    """
 
     title: str
     meaning: str
     show: Callable[[Row], str]
     number: bool = True
     accuracy: bool = False
+    optional: bool = False
 
 
 def rows(networks: Sequence[Network]) -> list[Row]:
@@ -88,8 +94,8 @@ def spread(values: Values, scale: float = 1.0, digits: int = 1) -> str:
     return mean if len(present) == 1 else f"{mean} ± {statistics.stdev(present):.{digits}f}"
 
 
-def _accuracy(title: str, meaning: str, field: str) -> Column:
-    return Column(title, meaning, lambda row: spread(getattr(row, field), 100), accuracy=True)
+def _accuracy(title: str, meaning: str, field: str, optional: bool = False) -> Column:
+    return Column(title, meaning, lambda row: spread(getattr(row, field), 100), accuracy=True, optional=optional)
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -108,6 +114,9 @@ COLUMNS: tuple[Column, ...] = (
     _accuracy("middle", "%, the classes between", "middle"),
     _accuracy("last", "%, the third of the classes with the fewest training images", "last"),
     _accuracy("long-tailed", "% on a test set distributed like the training set", "longtailed"),
+    _accuracy(
+        "adjusted", "macro after a logit adjustment fitted on held-out training images", "adjusted", optional=True
+    ),
 )
 
 
@@ -178,7 +187,8 @@ def columns_and_cells(results: Sequence[Row]) -> tuple[list[Column], list[list[s
 
 def _columns(results: Sequence[Row]) -> list[Column]:
     several = any(row.seeds > 1 for row in results)
-    return [column for column in COLUMNS if column.title != "seeds" or several]
+    shown = [column for column in COLUMNS if column.title != "seeds" or several]
+    return [c for c in shown if not c.optional or any(c.show(row) != EMPTY for row in results)]
 
 
 def _cells(row: Row, shown: Sequence[Column]) -> list[str]:
@@ -209,6 +219,7 @@ def _row(name: str, networks: Sequence[Network]) -> Row:
         middle=_metric(networks, "middle"),
         last=_metric(networks, "last"),
         longtailed=_metric(networks, "longtailed_top1"),
+        adjusted=_metric(networks, "posthoc", "adjusted", "macro"),
         state="" if done == len(networks) else _state(networks, done),
     )
 
@@ -221,6 +232,8 @@ def _state(networks: Sequence[Network], done: int) -> str:
     return "searched, not trained" if all(n.search and n.search.finished for n in networks) else "in search"
 
 
-def _metric(networks: Sequence[Network], name: str) -> Values:
-    values: list[Any] = [n.metrics.get(name) for n in networks]
+def _metric(networks: Sequence[Network], *path: str) -> Values:
+    values: list[Any] = [n.metrics for n in networks]
+    for name in path:
+        values = [value.get(name) if isinstance(value, Mapping) else None for value in values]
     return tuple(float(v) for v in values if isinstance(v, (int, float)))

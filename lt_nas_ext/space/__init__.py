@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lt_nas_ext.space.auxiliary_skip import AuxiliarySkipCell
 from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
+from lt_nas_ext.space.control import random_genotype_of_size
+from lt_nas_ext.space.cost import genotype_param_count, multiply_adds, param_count
 from lt_nas_ext.space.derive import RULES, EmptyCellError, GateTieWarning, derive, random_genotype
 from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
-from lt_nas_ext.space.network import Network, param_count
+from lt_nas_ext.space.network import Network
 from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
 from lt_nas_ext.space.supernet import Supernet
@@ -29,6 +31,9 @@ __all__ = [
     "SmallConvNet",
     "Supernet",
     "derive",
+    "genotype_param_count",
+    "multiply_adds",
     "param_count",
     "random_genotype",
+    "random_genotype_of_size",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -203,6 +203,15 @@ def random_genotype(seed: int, primitives: Sequence[str] = nn.FAIR_DARTS, nodes:
     >>> random_genotype(0) == random_genotype(0), random_genotype(0) == random_genotype(1)
     (True, False)
     """
+    return next(random_genotypes(seed, primitives, nodes))
+
+
+def random_genotypes(seed: int, primitives: Sequence[str] = nn.FAIR_DARTS, nodes: int = 4) -> Iterator[Genotype]:
+    """Random genotypes without end, all of one seed; the first is `random_genotype(seed)`.
+
+    >>> next(random_genotypes(3)) == random_genotype(3)
+    True
+    """
     check_primitives(tuple(primitives))
     if nodes < 1:
         raise UserError(f"nodes: got {nodes}; wanted at least 1")
@@ -217,4 +226,5 @@ def random_genotype(seed: int, primitives: Sequence[str] = nn.FAIR_DARTS, nodes:
         )
         return CellGenotype(tuple(edges), tuple(range(2, nodes + 2)))
 
-    return Genotype(cell(), cell(), rule="random")
+    while True:
+        yield Genotype(cell(), cell(), rule="random")

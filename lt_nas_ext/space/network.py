@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import nn as tnn
@@ -21,6 +21,8 @@ from lt_nas_ext.space.layout import (
     reduction_layers,
 )
 
+DropPathOn = Literal["operations", "nodes"]
+
 
 class Network(tnn.Module):
     """The derived network (arXiv:1806.09055, section 3.2): the supernet's layout with the operations of a genotype.
@@ -34,8 +36,10 @@ class Network(tnn.Module):
         num_classes: outputs of the classifier.
         layers: number of cells; those at layers//3 and 2·layers//3 are reduction cells.
         in_channels: channels of an image.
-        drop_path: probability, in training, that an image loses an operation's output: drawn for each image and each
-            operation but the identity, and what is kept is scaled by 1/(1 − p) [paper: DARTS]. May be set at any time.
+        drop_path: probability, in training, that an image loses what `drop_path_on` names; what is kept is scaled by
+            1/(1 − p). May be set at any time.
+        drop_path_on: "operations": drawn for each image and each operation but the identity [paper: DARTS]; "nodes":
+            for each image and each node, whose whole sum it loses [paper: FairDARTS' code].
         auxiliary: add the second classifier that `forward_auxiliary` uses.
 
     Raises:
@@ -56,6 +60,7 @@ class Network(tnn.Module):
         in_channels: int = 3,
         drop_path: float = 0.0,
         auxiliary: bool = False,
+        drop_path_on: DropPathOn = "operations",
     ) -> None:
         super().__init__()
         if not isinstance(genotype, Genotype):
@@ -66,6 +71,7 @@ class Network(tnn.Module):
         self.genotype = genotype
         self.in_channels = in_channels
         self.drop_path = drop_path
+        self.drop_path_on = drop_path_on
 
         stem = STEM_MULTIPLIER * channels
         self.stem = make_stem(in_channels, stem)
@@ -85,7 +91,7 @@ class Network(tnn.Module):
 
     @property
     def drop_path(self) -> float:
-        """Probability that an image loses an operation's output, in training."""
+        """Probability that an image loses an operation's output, or a node, in training."""
         return self._drop_path
 
     @drop_path.setter
@@ -94,13 +100,24 @@ class Network(tnn.Module):
             raise UserError(f"drop_path: got {probability}; wanted a probability, at least 0 and below 1")
         self._drop_path = float(probability)
 
+    @property
+    def drop_path_on(self) -> DropPathOn:
+        """What is dropped: "operations" or "nodes"."""
+        return self._drop_path_on
+
+    @drop_path_on.setter
+    def drop_path_on(self, name: DropPathOn) -> None:
+        if name not in get_args(DropPathOn):
+            raise UserError(f"drop_path_on: got {name!r}; wanted 'operations' or 'nodes'")
+        self._drop_path_on = name
+
     def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The outputs of the last cell and of the second reduction cell."""
         check_images(x, self.in_channels)
         s0 = s1 = middle = self.stem(x)
         drop_path = self.drop_path if self.training else 0.0
         for layer, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, drop_path)
+            s0, s1 = s1, cell(s0, s1, drop_path, self.drop_path_on)
             if layer == self._auxiliary_layer:
                 middle = s1
         return s1, middle
@@ -164,32 +181,41 @@ class DerivedCell(tnn.Module):
             for edge in genotype.edges
         )
 
-    def forward(self, s0: torch.Tensor, s1: torch.Tensor, drop_path: float = 0.0) -> torch.Tensor:
+    def forward(
+        self, s0: torch.Tensor, s1: torch.Tensor, drop_path: float = 0.0, drop_path_on: DropPathOn = "operations"
+    ) -> torch.Tensor:
         """The concatenation of the genotype's `concat` nodes, (N, len(concat) · channels, H', W').
 
         Args:
             s0: (N, channels_prev_prev, …), output of the cell before the previous one.
             s1: (N, channels_prev, …), output of the previous cell.
-            drop_path: probability that an image loses an operation's output.
+            drop_path: probability that an image loses an operation's output, or a node's sum.
+            drop_path_on: which of the two.
         """
+        of_operations, of_nodes = (drop_path, 0.0) if drop_path_on == "operations" else (0.0, drop_path)
         states = {0: self.preprocess0(s0), 1: self.preprocess1(s1)}
         for node in self.genotype.nodes:
             arriving = [
-                self._operate(operation, states[edge.source], drop_path)
+                self._operate(operation, states[edge.source], of_operations)
                 for edge, operation in zip(self.genotype.edges, self.operations, strict=True)
                 if edge.target == node
             ]
-            states[node] = sum(arriving[1:], start=arriving[0])
+            states[node] = _drop(sum(arriving[1:], start=arriving[0]), of_nodes)
         return torch.cat([states[node] for node in self.genotype.concat], dim=1)
 
     @staticmethod
     def _operate(operation: tnn.Module, x: torch.Tensor, drop_path: float) -> torch.Tensor:
         y = operation(x)
         # An identity is exempt, a skip connection of stride 2 is not: it has weights [paper: DARTS' code].
-        if drop_path == 0.0 or isinstance(operation, tnn.Identity):
-            return y
-        keep = 1.0 - drop_path
-        return y * y.new_empty((len(y), 1, 1, 1)).bernoulli_(keep).div_(keep)
+        return y if isinstance(operation, tnn.Identity) else _drop(y, drop_path)
+
+
+def _drop(y: torch.Tensor, probability: float) -> torch.Tensor:
+    """Zero whole images of (N, C, H, W) with a probability; the others make up for it."""
+    if probability == 0.0:
+        return y
+    keep = 1.0 - probability
+    return y * y.new_empty((len(y), 1, 1, 1)).bernoulli_(keep).div_(keep)
 
 
 class AuxiliaryHead(tnn.Module):
@@ -221,13 +247,3 @@ def _two_by_two(x: torch.Tensor) -> torch.Tensor:
     height, width = x.shape[2:]
     strides = (max(1, 3 * height // 8), max(1, 3 * width // 8))
     return F.avg_pool2d(x, (height - strides[0], width - strides[1]), strides)
-
-
-def param_count(model: tnn.Module) -> int:
-    """Parameters of a network without its auxiliary classifier, as papers count them.
-
-    >>> import lt_nas_ext as lt
-    >>> param_count(lt.space.Network(lt.space.DARTS_V2, channels=36, num_classes=10, layers=20))
-    3349342
-    """
-    return sum(value.numel() for name, value in model.named_parameters() if not name.startswith("auxiliary_head"))

@@ -1,0 +1,205 @@
+"""The two phases of a retraining: Barlow Twins without labels, where asked for, then labels."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lt_nas_ext import nn as lt_nn
+from lt_nas_ext.data import Dataset
+from lt_nas_ext.data.mixup import Mixed, mixup
+from lt_nas_ext.engine.classifier import Classifier
+from lt_nas_ext.engine.device import autocast
+from lt_nas_ext.engine.ema import MovingAverage
+from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.loop import Row, Watch
+from lt_nas_ext.engine.meter import Meter, finite
+from lt_nas_ext.engine.optimisers import cosine
+from lt_nas_ext.engine.retrain_settings import RetrainSettings
+from lt_nas_ext.engine.seeds import derived_seed
+from lt_nas_ext.engine.streams import Feed
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import BalancedSoftmax
+from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
+
+
+class Retraining:
+    """The state of a retraining and one epoch of it (an `engine.loop.Trainer`): Barlow Twins first, then labels."""
+
+    def __init__(self, model: Classifier, data: Dataset, settings: RetrainSettings, device: torch.device) -> None:
+        self.model, self.network, self.settings = model, model.network, settings
+        self.test, self._device = data.test.to(device), device
+        images, draws = data.train.to(device), (settings.batch_size, settings.seed)
+        if len(images) < 2:
+            raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
+        names = (settings.views, settings.augment)
+        self._supervised = Feed(Stream("labelled"), images, data, *draws, "retrain", *names, settings.cutout)
+        self.steps = len(self._supervised)
+        self._criterion = _criterion(data, settings).to(device)
+        has_auxiliary = getattr(self.network, "auxiliary_head", None) is not None
+        self._auxiliary = settings.auxiliary if has_auxiliary else 0.0
+        self._twins: lt_nn.BarlowTwinsLoss | None = None
+        if settings.pretrain_epochs:
+            self._views = Feed(Stream("two_views"), images, data, *draws, "pretrain", *names)
+            self._twins = _barlow_twins(self.network, settings).to(device)
+        self._phase = ""
+        self._average: MovingAverage | None = None
+
+    def run_epoch(self, epoch: int, watch: Watch) -> Row:
+        pretrain = self.settings.pretrain_epochs
+        if epoch < pretrain:
+            return self._pretrain(Epoch(epoch, pretrain), watch)
+        return self._train(Epoch(epoch - pretrain, self.settings.epochs), watch)
+
+    def _pretrain(self, at: Epoch, watch: Watch) -> Row:
+        assert self._twins is not None
+        self._enter("pretrain")
+        lr = self._set_lr(cosine(self.settings.pretrain_lr, 0.0, at))
+        self._set_drop_path(0.0)
+        self.network.train()
+        meter = Meter()
+        for draw in self._views.epoch(at.index):
+            assert isinstance(draw.batch, TwoViews)
+            with self._autocast():
+                first, second = (self.network.features(view) for view in (draw.batch.first, draw.batch.second))  # type: ignore[operator]
+            loss = self._descend(self._twins(first.float(), second.float()))
+            meter.add({"train_loss": loss})
+            watch.step({"barlow_twins": loss})
+        return {"phase": "pretrain", "lr": lr, "train_loss": finite(meter.read()["train_loss"]), **_NOT_TESTED}
+
+    def _train(self, at: Epoch, watch: Watch) -> Row:
+        settings = self.settings
+        self._enter("train")
+        highest = settings.finetune_lr if settings.pretrain_epochs and settings.finetune_lr else settings.lr
+        lr = self._set_lr(cosine(highest, settings.lr_min, at))
+        self._set_drop_path(settings.drop_path * at.index / at.count)
+        self.network.train()
+        meter = Meter()
+        for step, draw in enumerate(self._supervised.epoch(at.index)):
+            assert isinstance(draw.batch, Labelled)
+            logits, loss = self._loss(self._mixed(draw.batch, at, step))
+            loss = self._descend(loss)
+            if self._average is not None:
+                self._average.update()
+            meter.add({"train_loss": loss})
+            meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
+            watch.step({"train": loss})
+        figures = meter.read()
+        row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
+        row["train_accuracy"] = figures["train_accuracy"]
+        if (at.index + 1) % settings.test_every == 0 or at.index + 1 == at.count:
+            with contextlib.nullcontext() if self._average is None else self._average.applied():
+                metrics = evaluate(self.model, self.test)
+            row.update(test_top1=metrics.top1, test_macro=metrics.macro)
+        return row
+
+    def finish(self) -> None:
+        """Leave the network with the weights that are reported."""
+        if self._average is not None:
+            self._average.apply()
+
+    def _mixed(self, batch: Labelled, at: Epoch, step: int) -> Mixed:
+        settings = self.settings
+        if not settings.mixup or 10 * at.index >= 9 * at.count:
+            return Mixed(batch.images, batch.labels)
+        numbers = np.random.default_rng(derived_seed(settings.seed, "mixup", at.index, step))
+        return mixup(batch.images, batch.labels, settings.mixup, numbers)
+
+    def _loss(self, batch: Mixed) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
+        auxiliary = None
+        with self._autocast():
+            if self._auxiliary:
+                logits, auxiliary = self.network.forward_auxiliary(batch.images)  # type: ignore[operator]
+            else:
+                logits = self.network(batch.images)
+        loss = self._error(logits, batch)
+        return logits, loss if auxiliary is None else loss + self._auxiliary * self._error(auxiliary, batch)
+
+    def _error(self, logits: torch.Tensor, batch: Mixed) -> torch.Tensor:
+        logits = logits.float()
+        error: torch.Tensor = self._criterion(logits, batch.labels)
+        if batch.others is None:
+            return error
+        return batch.share * error + (1.0 - batch.share) * self._criterion(logits, batch.others)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        return autocast(self._device, self.settings.precision)
+
+    def _descend(self, loss: torch.Tensor) -> torch.Tensor:
+        """One step down the loss; the loss, detached."""
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _enter(self, phase: str) -> None:
+        """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other.
+
+        Nor are the weights of the first phase any use to the average of the second.
+        """
+        if phase != self._phase:
+            self._phase = phase
+            settings = self.settings
+            self._optimiser = torch.optim.SGD(
+                self._parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
+            if phase == "train" and settings.ema_decay:
+                self._average = MovingAverage(self.network, settings.ema_decay)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        projector = self._twins.parameters() if self._phase == "pretrain" and self._twins is not None else ()
+        return [*self.network.parameters(), *projector]
+
+    def _set_lr(self, lr: float) -> float:
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _set_drop_path(self, probability: float) -> None:
+        if hasattr(self.network, "drop_path"):
+            self.network.drop_path = probability  # type: ignore[assignment]
+            self.network.drop_path_on = self.settings.drop_path_on  # type: ignore[assignment]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "twins": None if self._twins is None else self._twins.state_dict(),
+            "phase": self._phase,
+            "optimiser": self._optimiser.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        if self._twins is not None:
+            self._twins.load_state_dict(state["twins"])
+        self._enter(state["phase"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+
+
+_NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}
+
+
+def _criterion(data: Dataset, settings: RetrainSettings) -> nn.Module:
+    if settings.loss == "balanced_softmax":
+        return BalancedSoftmax(data.counts, settings.label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+
+
+def _barlow_twins(network: nn.Module, settings: RetrainSettings) -> lt_nn.BarlowTwinsLoss:
+    width = getattr(network, "feature_dim", None)
+    if not callable(getattr(network, "features", None)) or not isinstance(width, int):
+        raise UserError(
+            f"pretrain_epochs: got {settings.pretrain_epochs}, but {type(network).__name__} has no features(x) with a "
+            "feature_dim to pre-train; give it both, or set pretrain_epochs=0"
+        )
+    scale = 1.0 / settings.projector[-1] if settings.bt_scale == "dim" else 1.0
+    return lt_nn.BarlowTwinsLoss(lt_nn.projector((width, *settings.projector)), settings.lambda_bt, scale)
