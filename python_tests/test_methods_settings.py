@@ -39,6 +39,8 @@ BAD = [
     ({"auxiliary_skip": 1}, "auxiliary_skip: got 1; wanted True or False"),
     ({"partial_channels": 0}, "partial_channels: got 0; wanted a whole number, at least 1"),
     ({"stop_at_skips": -1}, "stop_at_skips: got -1; wanted a whole number, at least 0"),
+    ({"candidates": -1}, "candidates: got -1; wanted a whole number, at least 0"),
+    ({"candidate_epochs": 0}, "candidate_epochs: got 0; wanted a whole number, at least 1"),
     ({"rule": "best"}, "rule: got 'best'"),
     ({"zero_one": "l3"}, "zero_one: got 'l3'"),
     ({"bt_scale": "N"}, "bt_scale: got 'N'"),
@@ -73,10 +75,21 @@ def test_unknown_names():
         method_class("fairdarts")
 
 
+OURS = ("random", "demo-darts", "demo-ssf")
+
+
 def test_every_preset_has_its_name_and_every_method_its_preset():
     assert all(settings.preset == name for name, settings in PRESETS.items())
     assert all(PRESETS[method.paper_preset].method == name for name, method in METHODS.items())
-    assert set(PRESETS) == {"darts", "authors-fairdarts", "paper-fairdarts", "paper-ssf", "demo-darts", "demo-ssf"}
+    assert set(PRESETS) == {
+        "darts",
+        "authors-fairdarts",
+        "paper-fairdarts",
+        "paper-ssf",
+        "random",
+        "demo-darts",
+        "demo-ssf",
+    }
 
 
 DARTS = {  # arXiv:1806.09055, appendix A.1

@@ -39,7 +39,8 @@ class SearchResult:
         settings: what was asked for.
         history: a dict an epoch, as in history.jsonl.
         metrics: final figures, as in metrics.json; `metrics["health"]` is `health`, and `metrics["stopped"]`, where it
-            is there, says why the search ended before its last epoch.
+            is there, says why the search ended before its last epoch, `metrics["ranking"]` what a contest of candidate
+            genotypes decided.
         health: reachable gate, polarised gates, skips, gradients on α, agreement over epochs.
         out: the run directory, or None.
     """
@@ -103,6 +104,10 @@ def run_search(
         warnings.simplefilter("always")
         genotype = method.derive(search.networks)
     after = [warning.message for warning in caught]
+    second = method.second_stage(search.networks, history)
+    ranking: dict[str, Any] = {}
+    if second is not None:
+        genotype, ranking = _second_stage(second, data, halves, device, directory, progress)
     _warn(after)
     travel = search.alpha_travel(len(history))
     figures = {
@@ -112,11 +117,30 @@ def run_search(
         **health_figures(method.deciding_gates(search.networks), genotype.to_json(), history),
         "warnings": [str(warning) for warning in [*before, *after]],
     }
-    metrics = _metrics(search, history, figures)
+    metrics = {**_metrics(search, history, figures), **ranking}
     if directory is not None:
         directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", metrics)
     return SearchResult(genotype, settings, history, metrics, figures, directory.path if directory else None)
+
+
+def _second_stage(
+    method: Method,
+    data: Dataset,
+    halves: tuple[ImageSet, ImageSet],
+    device: torch.device,
+    above: RunDirectory | None,
+    progress: Progress,
+) -> tuple[Derived, dict[str, Any]]:
+    """What a method of a second stage derives, and its figures; its run is in `ranking/` below the search's."""
+    settings = method.settings
+    search = _Search(method, data, halves, settings, device)
+    directory = None
+    if above is not None:
+        config = run_config("ranking", settings, data, stage=method.report(search.networks))
+        directory = RunDirectory(above.path / "ranking", config, resume=True)
+    train(search, settings.epochs, search.steps, settings.seed, device, directory, progress, f"{method.name}")
+    return method.derive(search.networks), {"ranking": method.report(search.networks)}
 
 
 class _Search:
@@ -181,6 +205,7 @@ class _Search:
 
     def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
         names = ("train_loss", "val_loss", "train_accuracy")
+        accuracy, judged = self.validation()
         genotype, weights, alphas = self.quiet_genotype(), self._steps.weights, self._steps.alphas
         row: Row = {
             "w_lr": weights.lr,
@@ -188,7 +213,8 @@ class _Search:
             "lr_factors": {**weights.factors, **alphas.factors},
             **{name: finite(means.get(name)) for name in names},
             "losses": {name: finite(value) for name, value in means.items() if "/" in name},
-            "probe_accuracy" if self.probe is not None else "val_accuracy": self.validation_accuracy(),
+            "probe_accuracy" if self.probe is not None else "val_accuracy": accuracy,
+            **judged,
             "alpha": {name: alpha.tolist() for name, alpha in self.method.alphas(self.networks).items()},
             "gates": {name: gate.tolist() for name, gate in self.method.gates(self.networks).items()},
             "genotype": None if genotype is None else json.loads(genotype.to_json()),
@@ -201,14 +227,15 @@ class _Search:
         return row
 
     @torch.no_grad()
-    def validation_accuracy(self) -> float:
-        """Accuracy on the half that trains α: of the supernet, or of the probe where the search is label-free."""
+    def validation(self) -> tuple[float, dict[str, Any]]:
+        """Accuracy on the half that trains α, and what the method makes of it; of the probe in a label-free search."""
         networks, images, look = self.networks.eval(), self._validation, self.method.logits
         if self.probe is not None:
             look = self.method.features
         found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
         logits = found if self.probe is None else self.probe.logits(found)
-        return float((logits.argmax(1) == images.labels).float().mean())
+        judged = self.method.judge(networks, logits, images.labels) if self.probe is None else {}
+        return float((logits.argmax(1) == images.labels).float().mean()), judged
 
     def quiet_genotype(self) -> Derived | None:
         """The genotype as the gates stand; None where the rule keeps no node yet."""
@@ -245,6 +272,7 @@ def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> di
         "parameters": sum(parameter.numel() for parameter in search.networks.parameters()),
         "epochs": len(history),
         **{name: last[name] for name in ("stopped",) if name in last},
+        **search.method.report(search.networks),
         "seconds": round(sum(row["seconds"] for row in history), 2),
         "health": figures,
     }

@@ -19,10 +19,11 @@ from lt_nas_ext.methods.base import (
 from lt_nas_ext.methods.darts import Darts
 from lt_nas_ext.methods.fair_darts import FairDarts, zero_one_loss
 from lt_nas_ext.methods.presets import PRESETS, preset
+from lt_nas_ext.methods.random_search import RandomSearch
 from lt_nas_ext.methods.settings import SearchSettings, nearest
 from lt_nas_ext.methods.ssf_nas import SsfNas
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas, RandomSearch)}
 """Name -> method. A new method is one file and one row here."""
 
 

@@ -40,7 +40,7 @@ class SearchSettings:
     """
 
     method: str = "darts"
-    """The system to run: darts, fair-darts or ssf-nas."""
+    """The system to run: darts, fair-darts, ssf-nas, or random (genotypes drawn at random)."""
     preset: str = "darts"
     """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
     epochs: int = 50
@@ -82,6 +82,11 @@ class SearchSettings:
     partial_channels: int = 1
     """One channel in so many goes through an edge's candidates, the others past them, and edges have weights of their
     own (PC-DARTS: 4); 1: all do, and they have none."""
+    candidates: int = 0
+    """Genotypes of the last epochs and next to the derived one that a short training on labels chooses among, by macro
+    accuracy on the half that trains alpha; 0: the derived one is taken."""
+    candidate_epochs: int = 25
+    """Epochs of that training, for each genotype (also of method random, whose epochs are a multiple of it)."""
     stop_at_skips: int = 0
     """End the search after the epoch in which the normal cell has so many skip connections (DARTS+: 2); 0: never."""
     order: Order = "first"
@@ -118,8 +123,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_whole(self, "epochs", "channels", "layers", "nodes", "partial_channels", least=1)
+        check_whole(self, "candidate_epochs", least=1)
         check_whole(self, "batch_size", least=2)
-        check_whole(self, "seed", "stop_at_skips", least=0)
+        check_whole(self, "seed", "stop_at_skips", "candidates", least=0)
         check_number(self, "w_lr", "alpha_lr", "grad_clip", "probe_lr", above=0.0)
         check_number(self, "w_lr_min", "w_weight_decay", "alpha_weight_decay", "lambda_01", "lambda_bt", least=0.0)
         check_number(self, "beta_decay", least=0.0)

@@ -10,6 +10,7 @@ from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
 from lt_nas_ext.space.network import Network, param_count
 from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
+from lt_nas_ext.space.runners_up import distinct, from_gates, runners_up
 from lt_nas_ext.space.supernet import Supernet
 
 __all__ = [
@@ -28,6 +29,9 @@ __all__ = [
     "SmallConvNet",
     "Supernet",
     "derive",
+    "distinct",
+    "from_gates",
     "param_count",
     "random_genotype",
+    "runners_up",
 ]
