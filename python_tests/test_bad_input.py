@@ -380,6 +380,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(preset="random", epochs=7, candidate_epochs=2),
         "epochs: got 7 for method 'random'; wanted a multiple of candidate_epochs=2, the epochs of each genotype",
     ),
+    (
+        "search, candidates and no images to judge them on",
+        lambda: search(one_level=True, candidates=3),
+        "candidates: got 3 with one_level, which leaves no images to judge them on; wanted 0",
+    ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
     ("search, no device", lambda: search(device=None), f"device: got None; {DEVICE}"),

@@ -36,7 +36,7 @@ class SearchResult:
 
     Attributes:
         genotype: the found cells.
-        settings: what was asked for.
+        settings: what was asked for, with the numbers that depend on the images.
         history: a dict an epoch, as in history.jsonl.
         metrics: final figures, as in metrics.json; `metrics["health"]` is `health`, and `metrics["stopped"]`, where it
             is there, says why the search ended before its last epoch, `metrics["ranking"]` what a contest of candidate
@@ -63,7 +63,8 @@ def run_search(
     """Search a genotype.
 
     Args:
-        data: its training images are split in two halves; its test images are never looked at.
+        data: its training images are split in two halves (with `one_level` they train both); its test images are never
+            looked at.
         settings: every number; see `methods.preset`.
         out: run directory; None keeps everything in memory.
         resume: continue the run in `out`: bit for bit as if it had not been interrupted, on a CPU.
@@ -77,8 +78,12 @@ def run_search(
     progress = following(progress)
     device = choose_device(settings.device)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
-    method = method_class(settings.method)(settings, problem)
-    halves = split(data.train, settings.split, settings.seed, settings.stratify)
+    kind = method_class(settings.method)
+    settings = kind.fitted(settings, problem)
+    method = kind(settings, problem)
+    halves = (data.train, data.train)
+    if not settings.one_level:
+        halves = split(data.train, settings.split, settings.seed, settings.stratify)
     for share, half in zip(("weights", "alpha"), halves, strict=True):
         if len(half) < 2:
             raise UserError(f"split: {settings.split:g} leaves {len(half)} image(s) for {share}; wanted at least 2")
@@ -88,8 +93,8 @@ def run_search(
     directory = None
     if out is not None:
         directory = RunDirectory(out, run_config("search", settings, data), resume)
-        shares = {"weights": halves[0], "alpha": halves[1], "test": data.test}
-        data.write_manifest(directory.path / "manifest.csv", shares)
+        shares = {"train": data.train} if settings.one_level else {"weights": halves[0], "alpha": halves[1]}
+        data.write_manifest(directory.path / "manifest.csv", {**shares, "test": data.test})
     history = train(
         search,
         settings.epochs,

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import nn
 
+from lt_nas_ext.methods.fit import fitted
 from lt_nas_ext.methods.settings import SearchSettings
 
 
@@ -47,12 +48,13 @@ class Stream:
     """What the engine feeds to a loss.
 
     Attributes:
-        kind: "labelled" gives `Labelled` batches, "two_views" gives `TwoViews` (and no label at all), "paired" gives
-            `Paired`: two labelled batches, each by a sampler of its own.
+        kind: "labelled" gives `Labelled` batches, "two_views" gives `TwoViews` (and no label at all),
+            "labelled_views" gives `LabelledViews`, "paired" gives `Paired`: two labelled batches, each by a sampler
+            of its own.
         samplers: how images are drawn, one name of `lt_nas_ext.longtail.samplers` for each set of images in a batch.
     """
 
-    kind: Literal["labelled", "two_views", "paired"]
+    kind: Literal["labelled", "two_views", "labelled_views", "paired"]
     samplers: tuple[str, ...] = ("instance",)
 
 
@@ -70,6 +72,13 @@ class TwoViews:
 
     first: torch.Tensor
     second: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LabelledViews(TwoViews):
+    """Two views, and the labels (N,) of their images."""
+
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,11 @@ class Method(ABC):
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         self.settings = settings
         self.problem = problem
+
+    @classmethod
+    def fitted(cls, settings: SearchSettings, problem: Problem) -> SearchSettings:
+        """The settings that the run takes: those asked for, with the numbers that depend on the images."""
+        return fitted(settings, problem.class_counts)
 
     @property
     def label_free(self) -> bool:

@@ -16,6 +16,7 @@ from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods.base import Derived, Epoch, Loss, Method, ParameterGroup, Problem
 from lt_nas_ext.methods.beta_decay import beta_decay
 from lt_nas_ext.methods.contest import Contest, contest
+from lt_nas_ext.methods.fit import frozen_epochs
 from lt_nas_ext.methods.settings import SearchSettings
 from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet, distinct, runners_up
 
@@ -85,8 +86,7 @@ class SupernetMethod(Method):
 
     def alpha_factor(self, epoch: Epoch) -> float:
         """0 while α is frozen, then 1."""
-        # Rounded down: a single epoch is never a frozen one. 1e-9: 0.3 · 10 is not quite 3.
-        return float(epoch.index >= math.floor(self.settings.alpha_frozen * epoch.count + 1e-9))
+        return float(epoch.index >= frozen_epochs(self.settings.alpha_frozen, epoch.count))
 
     @property
     def undecayed(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ TITLES = {
     "darts": "DARTS",
     "fair-darts": "FairDARTS",
     "ssf-nas": "SSF-NAS",
+    "ssnas": "SSNAS",
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
