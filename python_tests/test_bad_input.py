@@ -403,6 +403,16 @@ CASES: list[tuple[str, Mistake, str]] = [
         "auxiliary_skip: got True with partial_channels above 1; wanted one of the two",
     ),
     ("search, a share of epochs as a number of them", lambda: search(alpha_frozen=15), "alpha_frozen: got 15; ⋯"),
+    (
+        "search, random genotypes that do not fit the epochs",
+        lambda: search(preset="random", epochs=7, candidate_epochs=2),
+        "epochs: got 7 for method 'random'; wanted a multiple of candidate_epochs=2, the epochs of each genotype",
+    ),
+    (
+        "search, candidates and no images to judge them on",
+        lambda: search(one_level=True, candidates=3),
+        "candidates: got 3 with one_level, which leaves no images to judge them on; wanted 0",
+    ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),

@@ -40,6 +40,14 @@ BAD = [
     ({"auxiliary_skip": 1}, "auxiliary_skip: got 1; wanted True or False"),
     ({"partial_channels": 0}, "partial_channels: got 0; wanted a whole number, at least 1"),
     ({"stop_at_skips": -1}, "stop_at_skips: got -1; wanted a whole number, at least 0"),
+    ({"candidates": -1}, "candidates: got -1; wanted a whole number, at least 0"),
+    ({"candidate_epochs": 0}, "candidate_epochs: got 0; wanted a whole number, at least 1"),
+    ({"label_free": None}, "label_free: got None; wanted True or False"),
+    ({"fit": 1}, "fit: got 1; wanted True or False"),
+    ({"one_level": "yes"}, "one_level: got 'yes'; wanted True or False"),
+    ({"lambda_01_ramp": 0}, "lambda_01_ramp: got 0; wanted True or False"),
+    ({"min_steps": -1}, "min_steps: got -1; wanted a whole number, at least 0"),
+    ({"one_level": True, "candidates": 3}, "candidates: got 3 with one_level, which leaves no images"),
     ({"rule": "best"}, "rule: got 'best'"),
     ({"zero_one": "l3"}, "zero_one: got 'l3'"),
     ({"bt_scale": "N"}, "bt_scale: got 'N'"),
@@ -74,10 +82,13 @@ def test_unknown_names():
         method_class("fairdarts")
 
 
+OURS = ("recommended", "random", "demo-darts", "demo-ssf")
+
+
 def test_every_preset_has_its_name_and_every_method_its_preset():
     assert all(settings.preset == name for name, settings in PRESETS.items())
     assert all(PRESETS[method.paper_preset].method == name for name, method in METHODS.items())
-    assert set(PRESETS) == {"darts", "authors-fairdarts", "paper-fairdarts", "paper-ssf", "demo-darts", "demo-ssf"}
+    assert set(PRESETS) == {"darts", "authors-fairdarts", "paper-fairdarts", "paper-ssf", "ssnas", *OURS}
 
 
 DARTS = {  # arXiv:1806.09055, appendix A.1
@@ -95,6 +106,14 @@ LITERAL = {
     "darts": DARTS,
     "authors-fairdarts": FAIR_DARTS,
     "paper-fairdarts": {**FAIR_DARTS, "primitives": "darts", "zero_one": "l1", "alpha_lr": 3e-4},
+    "ssnas": {
+        **DARTS,
+        "method": "ssnas",
+        "stratify": False,
+        "views": "ssnas",
+        "projector": (256, 128),
+        "label_free": True,
+    },
     "paper-ssf": {
         "method": "ssf-nas",
         "epochs": 40,

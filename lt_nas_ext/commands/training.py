@@ -58,8 +58,11 @@ class Search:
         say(str(found.genotype))
         if "stopped" in found.metrics:
             say(f"stopped after {len(found.history)} of {found.settings.epochs} epochs: {found.metrics['stopped']}")
-        decided = f"{health['polarised_gates']} of {health['gates']} gates decided"
-        say(f"{decided}, {health['skip_share']:.0%} of the operations are skip connections")
+        decided = f"{health['polarised_gates']} of {health['gates']} gates decided, " if health["gates"] else ""
+        say(f"{decided}{health['skip_share']:.0%} of the operations are skip connections")
+        contest = found.metrics.get("ranking", found.metrics).get("candidates")
+        if contest:
+            say(f"validation macro accuracy of candidates: {', '.join(percent(one['val_macro']) for one in contest)}")
         say(f"next: lt-nas retrain --run {out}")
 
 

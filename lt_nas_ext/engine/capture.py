@@ -107,10 +107,14 @@ class Captured(Generic[Result]):
         self.reason: str | None = None
 
     def begin(self, key: object) -> None:
-        """Say under which circumstances the calls that follow stand; under others everything is recorded anew."""
+        """Say under which circumstances the calls that follow stand; under others everything is recorded anew.
+
+        After one call as written: others may train what had no optimiser state before.
+        """
         if key != self._key:
             self._key = key
             self._recordings.clear()  # before the next are made: their memory is free again
+            self._warm = {shapes: min(calls, WARM_CALLS - 1) for shapes, calls in self._warm.items()}
 
     def __call__(self, *inputs: Any) -> Result:
         if self._recorder is None or self.reason is not None:

@@ -74,9 +74,9 @@ def health_figures(gates: torch.Tensor, genotype: str, history: Sequence[Mapping
     norms = history[-1].get("alpha_gradient_norms", {})
     return {
         "gates": gates.numel(),
-        "polarised_gates": polarised(gates),
-        "lowest_gate": float(gates.min()),
-        "highest_gate": float(gates.max()),
+        "polarised_gates": polarised(gates) if len(gates) else None,
+        "lowest_gate": float(gates.min()) if len(gates) else None,
+        "highest_gate": float(gates.max()) if len(gates) else None,
         "skip_share": skip_share(json.loads(genotype)),
         "alpha_gradient_norms": norms,
         "gradient_ratio": gradient_ratio(norms),

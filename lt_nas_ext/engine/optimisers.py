@@ -101,8 +101,10 @@ def lr_factors(groups: Sequence[ParameterGroup], epoch: Epoch) -> dict[str, floa
     return factors
 
 
-def weight_optimiser(groups: Sequence[ParameterGroup], settings: SearchSettings) -> GroupedOptimiser:
-    """SGD with momentum and a cosine schedule [paper: DARTS]."""
+def weight_optimiser(
+    groups: Sequence[ParameterGroup], settings: SearchSettings, schedule: Callable[[Epoch], Epoch]
+) -> GroupedOptimiser:
+    """SGD with momentum and a cosine schedule [paper: DARTS], which stands where `schedule` says in an epoch."""
     sgd = torch.optim.SGD(
         [{"params": list(group.parameters)} for group in groups],
         lr=settings.w_lr,
@@ -110,7 +112,7 @@ def weight_optimiser(groups: Sequence[ParameterGroup], settings: SearchSettings)
         weight_decay=settings.w_weight_decay,
         **device_options([parameter for group in groups for parameter in group.parameters]),
     )
-    return GroupedOptimiser(sgd, groups, lambda epoch: cosine(settings.w_lr, settings.w_lr_min, epoch))
+    return GroupedOptimiser(sgd, groups, lambda epoch: cosine(settings.w_lr, settings.w_lr_min, schedule(epoch)))
 
 
 class AlphaOptimiser(GroupedOptimiser):

@@ -38,10 +38,11 @@ class SearchResult:
 
     Attributes:
         genotype: the found cells.
-        settings: what was asked for.
+        settings: what was asked for, with the numbers that depend on the images.
         history: a dict an epoch, as in history.jsonl.
         metrics: final figures, as in metrics.json; `metrics["health"]` is `health`, and `metrics["stopped"]`, where it
-            is there, says why the search ended before its last epoch.
+            is there, says why the search ended before its last epoch, `metrics["ranking"]` what a contest of candidate
+            genotypes decided.
         health: reachable gate, polarised gates, skips, gradients on α, agreement over epochs.
         out: the run directory, or None.
     """
@@ -64,8 +65,8 @@ def run_search(
     """Search a genotype.
 
     Args:
-        data: its training images are split in two halves; its test images are never looked at, but for the curves that
-            `settings.test_every` asks for.
+        data: its training images are split in two halves (with `one_level` they train both); its test images are never
+            looked at, but for the curves that `settings.test_every` asks for.
         settings: every number; see `methods.preset`.
         out: run directory; None keeps everything in memory.
         resume: continue the run in `out`: bit for bit as if it had not been interrupted, on a CPU.
@@ -79,8 +80,12 @@ def run_search(
     progress = following(progress)
     device = choose_device(settings.device)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
-    method = method_class(settings.method)(settings, problem)
-    halves = split(data.train, settings.split, settings.seed, settings.stratify, data.class_names)
+    kind = method_class(settings.method)
+    settings = kind.fitted(settings, problem)
+    method = kind(settings, problem)
+    halves = (data.train, data.train)
+    if not settings.one_level:
+        halves = split(data.train, settings.split, settings.seed, settings.stratify, data.class_names)
     for share, half in zip(("weights", "alpha"), halves, strict=True):
         if len(half) < 2:
             raise UserError(f"split: {settings.split:g} leaves {len(half)} image(s) for {share}; wanted at least 2")
@@ -92,8 +97,8 @@ def run_search(
     directory = None
     if out is not None:
         directory = RunDirectory(out, run_config("search", settings, data), resume)
-        shares = {"weights": halves[0], "alpha": halves[1], "test": data.test}
-        data.write_manifest(directory.path / "manifest.csv", shares)
+        shares = {"train": data.train} if settings.one_level else {"weights": halves[0], "alpha": halves[1]}
+        data.write_manifest(directory.path / "manifest.csv", {**shares, "test": data.test})
     history = train(
         search,
         settings.epochs,
@@ -108,6 +113,10 @@ def run_search(
         warnings.simplefilter("always")
         genotype = method.derive(search.networks)
     after = [warning.message for warning in caught]
+    second = method.second_stage(search.networks, history)
+    ranking: dict[str, Any] = {}
+    if second is not None:
+        genotype, ranking = _second_stage(second, data, halves, device, directory, progress)
     _warn(after)
     travel = search.alpha_travel(len(history))
     figures = {
@@ -118,7 +127,7 @@ def run_search(
         "capture_fallbacks": search.capture_fallbacks,
         "warnings": [str(warning) for warning in [*before, *after]],
     }
-    metrics = _metrics(search, history, figures)
+    metrics = {**_metrics(search, history, figures), **ranking}
     if directory is not None:
         directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", metrics)
@@ -133,6 +142,25 @@ def _check_classes(share: str, half: ImageSet, data: Dataset) -> None:
                 f"stratify: got False, which leaves class {name!r} without an image for {share}; wanted True, or a "
                 "method that reads no labels"
             )
+
+
+def _second_stage(
+    method: Method,
+    data: Dataset,
+    halves: tuple[ImageSet, ImageSet],
+    device: torch.device,
+    above: RunDirectory | None,
+    progress: Progress,
+) -> tuple[Derived, dict[str, Any]]:
+    """What a method of a second stage derives, and its figures; its run is in `ranking/` below the search's."""
+    settings = method.settings
+    search = _Search(method, data, halves, settings, device)
+    directory = None
+    if above is not None:
+        config = run_config("ranking", settings, data, stage=method.report(search.networks))
+        directory = RunDirectory(above.path / "ranking", config, resume=True)
+    train(search, settings.epochs, search.steps, settings.seed, device, directory, progress, f"{method.name}")
+    return method.derive(search.networks), {"ranking": method.report(search.networks)}
 
 
 class _Search:
@@ -203,6 +231,7 @@ class _Search:
 
     def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
         names = ("train_loss", "val_loss", "train_accuracy")
+        accuracy, judged = self.validation()
         genotype, weights, alphas = self.quiet_genotype(), self._steps.weights, self._steps.alphas
         row: Row = {
             "w_lr": weights.lr,
@@ -210,7 +239,8 @@ class _Search:
             "lr_factors": {**weights.factors, **alphas.factors},
             **{name: finite(means.get(name)) for name in names},
             "losses": {name: finite(value) for name, value in means.items() if "/" in name},
-            "probe_accuracy" if self.probe is not None else "val_accuracy": self.validation_accuracy(),
+            "probe_accuracy" if self.probe is not None else "val_accuracy": accuracy,
+            **judged,
             "alpha": {name: alpha.tolist() for name, alpha in self.method.alphas(self.networks).items()},
             "gates": {name: gate.tolist() for name, gate in self.method.gates(self.networks).items()},
             "genotype": None if genotype is None else json.loads(genotype.to_json()),
@@ -222,26 +252,28 @@ class _Search:
             row["stopped"] = stopped
         return row
 
-    def validation_accuracy(self) -> float:
-        """Accuracy on the half that trains α: of the supernet, or of the probe where the search is label-free."""
-        return float((self._predicted(self._validation) == self._validation.labels).float().mean())
+    def validation(self) -> tuple[float, dict[str, Any]]:
+        """Accuracy on the half that trains α, and what the method makes of it; of the probe in a label-free search."""
+        logits, labels = self._logits(self._validation), self._validation.labels
+        judged = self.method.judge(self.networks, logits, labels) if self.probe is None else {}
+        return float((logits.argmax(1) == labels).float().mean()), judged
 
     def _tested(self, at: Epoch) -> Row:
         """Accuracy on the test images in the epochs that `test_every` names, nothing in others. It draws nothing."""
         every, last = self.settings.test_every, at.index + 1 == at.count
         if self._test is None or ((at.index + 1) % every and not last):
             return {}
-        found = evaluate_predictions(self._predicted(self._test), self._test.labels, self._data.counts)
+        found = evaluate_predictions(self._logits(self._test).argmax(1), self._test.labels, self._data.counts)
         return {"test_accuracy": found.top1, "test_longtailed_accuracy": finite(found.longtailed_top1)}
 
     @torch.no_grad()
-    def _predicted(self, images: ImageSet) -> torch.Tensor:
-        """Classes (N,): of the supernet, or of the probe where the search is label-free."""
+    def _logits(self, images: ImageSet) -> torch.Tensor:
+        """(N, C) of the supernet, or of the probe where the search is label-free."""
         networks, look = self.networks.eval(), self.method.logits
         if self.probe is not None:
             look = self.method.features
         found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
-        return (found if self.probe is None else self.probe.logits(found)).argmax(1)
+        return found if self.probe is None else self.probe.logits(found)
 
     def quiet_genotype(self) -> Derived | None:
         """The genotype as the gates stand; None where the rule keeps no node yet."""
@@ -278,6 +310,7 @@ def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> di
         "parameters": sum(parameter.numel() for parameter in search.networks.parameters()),
         "epochs": len(history),
         **{name: last[name] for name in ("stopped",) if name in last},
+        **search.method.report(search.networks),
         "seconds": round(sum(row["seconds"] for row in history), 2),
         "health": figures,
     }

@@ -27,7 +27,7 @@ class Steps:
 
     def __init__(self, method: Method, networks: nn.Module, recorder: Recorder | None = None) -> None:
         self.method, self.networks = method, networks
-        self.weights = weight_optimiser(method.weight_groups(networks), method.settings)
+        self.weights = weight_optimiser(method.weight_groups(networks), method.settings, method.schedule)
         self.alphas = AlphaOptimiser(method.alpha_groups(networks), method.settings)
         # Once: a walk over the modules of a supernet takes milliseconds.
         self._parameters = list(networks.parameters())

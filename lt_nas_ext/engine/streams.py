@@ -10,7 +10,7 @@ import torch
 
 from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
 from lt_nas_ext.engine.seeds import derived_seed, generator
-from lt_nas_ext.methods import Batch, Labelled, Paired, Stream, TwoViews
+from lt_nas_ext.methods import Batch, Labelled, LabelledViews, Paired, Stream, TwoViews
 
 
 class Draw(NamedTuple):
@@ -75,9 +75,11 @@ class Feed:
 
     def _draw(self, pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...], draws: torch.Generator) -> Draw:
         labels = pairs[0][1]
-        if self._stream.kind == "two_views":
-            first, second = self._views(_floats(pairs[0][0]), draws)
-            return Draw(TwoViews(self._ready(first), self._ready(second)), labels)
+        if self._stream.kind in ("two_views", "labelled_views"):
+            first, second = (self._ready(view) for view in self._views(_floats(pairs[0][0]), draws))
+            if self._stream.kind == "two_views":
+                return Draw(TwoViews(first, second), labels)
+            return Draw(LabelledViews(first, second, labels), labels)
         batches = [Labelled(self._ready(self._augment(_floats(images), draws)), own) for images, own in pairs]
         return Draw(batches[0] if self._stream.kind == "labelled" else Paired(batches[0], batches[1]), labels)
 

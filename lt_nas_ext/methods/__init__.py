@@ -7,6 +7,7 @@ from lt_nas_ext.methods.base import (
     Batch,
     Epoch,
     Labelled,
+    LabelledViews,
     Loss,
     Method,
     Paired,
@@ -19,10 +20,12 @@ from lt_nas_ext.methods.base import (
 from lt_nas_ext.methods.darts import Darts
 from lt_nas_ext.methods.fair_darts import FairDarts, zero_one_loss
 from lt_nas_ext.methods.presets import PRESETS, preset
+from lt_nas_ext.methods.random_search import RandomSearch
 from lt_nas_ext.methods.settings import SearchSettings, nearest
 from lt_nas_ext.methods.ssf_nas import SsfNas
+from lt_nas_ext.methods.ssnas import Ssnas
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas, Ssnas, RandomSearch)}
 """Name -> method. A new method is one file and one row here."""
 
 
@@ -46,6 +49,7 @@ __all__ = [
     "Batch",
     "Epoch",
     "Labelled",
+    "LabelledViews",
     "Loss",
     "Method",
     "Paired",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import nn
 
+from lt_nas_ext.methods.fit import fitted
 from lt_nas_ext.methods.settings import SearchSettings
 
 
@@ -47,12 +48,13 @@ class Stream:
     """What the engine feeds to a loss.
 
     Attributes:
-        kind: "labelled" gives `Labelled` batches, "two_views" gives `TwoViews` (and no label at all), "paired" gives
-            `Paired`: two labelled batches, each by a sampler of its own.
+        kind: "labelled" gives `Labelled` batches, "two_views" gives `TwoViews` (and no label at all),
+            "labelled_views" gives `LabelledViews`, "paired" gives `Paired`: two labelled batches, each by a sampler
+            of its own.
         samplers: how images are drawn, one name of `lt_nas_ext.longtail.samplers` for each set of images in a batch.
     """
 
-    kind: Literal["labelled", "two_views", "paired"]
+    kind: Literal["labelled", "two_views", "labelled_views", "paired"]
     samplers: tuple[str, ...] = ("instance",)
 
 
@@ -70,6 +72,13 @@ class TwoViews:
 
     first: torch.Tensor
     second: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LabelledViews(TwoViews):
+    """Two views, and the labels (N,) of their images."""
+
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,11 @@ class Method(ABC):
         self.settings = settings
         self.problem = problem
 
+    @classmethod
+    def fitted(cls, settings: SearchSettings, problem: Problem) -> SearchSettings:
+        """The settings that the run takes: those asked for, with the numbers that depend on the images."""
+        return fitted(settings, problem.class_counts)
+
     @property
     def losses_follow_epoch(self) -> bool:
         """The losses look at the epoch; where they do not, a step recorded once serves all epochs."""
@@ -190,6 +204,10 @@ class Method(ABC):
 
     def begin(self, networks: nn.Module, epoch: Epoch) -> None:  # noqa: B027
         """Set what changes in the networks from epoch to epoch; here nothing does."""
+
+    def schedule(self, epoch: Epoch) -> Epoch:
+        """Where the cosine schedule of the weights stands; here it spans the whole search."""
+        return epoch
 
     @abstractmethod
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
@@ -237,9 +255,30 @@ class Method(ABC):
         """Why the search ends after this epoch, with the genotype as it stands then; None: it goes on, as here."""
         return None
 
+    def judge(self, networks: nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
+        """What is made of the validation images after an epoch, for its line of history.jsonl; here nothing.
+
+        Args:
+            networks: in evaluation mode.
+            logits: (N, C) of the half that trains alpha, by `logits`.
+            labels: (N,) of the same.
+        """
+        return {}
+
+    def report(self, networks: nn.Module) -> dict[str, Any]:
+        """Figures of the method's own for metrics.json; here none."""
+        return {}
+
+    def second_stage(self, networks: nn.Module, history: Sequence[Mapping[str, Any]]) -> Method | None:
+        """A method that chooses among the genotypes that this search suggests; None, as here: it derives one."""
+        return None
+
     @abstractmethod
-    def reachable_gate(self, travel: float) -> float:
-        """The largest gate after every alpha moved by `travel`, the sum of its learning rate over all steps."""
+    def reachable_gate(self, travel: float) -> float | None:
+        """The largest gate after every alpha moved by `travel`, the sum of its learning rate over all steps.
+
+        None for a method without gates.
+        """
 
     @abstractmethod
     def needed_travel(self) -> float:
@@ -253,8 +292,8 @@ class Method(ABC):
         settings, factor = self.settings, needed / travel if travel > 0 else math.inf
         message = (
             f"Adam moves alpha by about its learning rate a step: {alpha_steps} steps at {settings.alpha_lr:g} bring a "
-            f"gate to {self.reachable_gate(travel):.2f} at most, and the rule {settings.rule!r} needs "
-            f"{self.reachable_gate(needed):.2f}; the genotype would be noise"
+            f"gate to {self.reachable_gate(travel) or 0:.2f} at most, and the rule {settings.rule!r} needs "
+            f"{self.reachable_gate(needed) or 0:.2f}; the genotype would be noise"
         )
         if math.isfinite(factor):
             lr, epochs = rounded_up(settings.alpha_lr * factor), math.ceil(settings.epochs * factor)

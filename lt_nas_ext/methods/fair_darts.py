@@ -24,10 +24,16 @@ class SigmoidMethod(SupernetMethod):
         """Where `none` stands among the candidates: () for the 7 of the authors' code."""
         return tuple(k for k, name in enumerate(self.primitives) if name == "none")
 
-    def zero_one(self, networks: nn.Module) -> torch.Tensor:
+    def zero_one(self, networks: nn.Module, epoch: Epoch) -> torch.Tensor:
         """λ_01 · L_01 over all gates of both cell types."""
         loss = zero_one_loss(self.matrices(networks), self.settings.zero_one, skip=self.undecayed)
-        return self.settings.lambda_01 * loss
+        return self.lambda_01(epoch) * loss
+
+    def lambda_01(self, epoch: Epoch) -> float:
+        """λ_01, constant [paper] or ramped: it lets the task choose before gates are pushed apart [ours]."""
+        if not self.settings.lambda_01_ramp:
+            return self.settings.lambda_01
+        return self.settings.lambda_01 * epoch.index / max(epoch.count - 1, 1)
 
     def reachable_gate(self, travel: float) -> float:
         """σ(travel), from α = 0."""
@@ -50,7 +56,7 @@ class FairDarts(SigmoidMethod):
 
     def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
         supervised = cross_entropy(networks, batch)
-        return Loss({**supervised.parts, "zero_one": self.zero_one(networks)}, logits=supervised.logits)
+        return Loss({**supervised.parts, "zero_one": self.zero_one(networks, epoch)}, logits=supervised.logits)
 
 
 def zero_one_loss(alphas: Sequence[torch.Tensor], kind: str = "l2", skip: Sequence[int] = ()) -> torch.Tensor:

@@ -40,7 +40,7 @@ class SearchSettings:
     """
 
     method: str = "darts"
-    """The system to run: darts, fair-darts or ssf-nas."""
+    """The system to run: darts, fair-darts, ssf-nas, ssnas, or random (genotypes drawn at random)."""
     preset: str = "darts"
     """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
     epochs: int = 50
@@ -82,6 +82,11 @@ class SearchSettings:
     partial_channels: int = 1
     """One channel in so many goes through an edge's candidates, the others past them, and edges have weights of their
     own (PC-DARTS: 4); 1: all do, and they have none."""
+    candidates: int = 0
+    """Genotypes of the last epochs and next to the derived one that a short training on labels chooses among, by macro
+    accuracy on the half that trains alpha; 0: the derived one is taken."""
+    candidate_epochs: int = 25
+    """Epochs of that training, for each genotype (also of method random, whose epochs are a multiple of it)."""
     stop_at_skips: int = 0
     """End the search after the epoch in which the normal cell has so many skip connections (DARTS+: 2); 0: never."""
     order: Order = "first"
@@ -93,6 +98,8 @@ class SearchSettings:
     """Gate that an edge needs under the two threshold rules."""
     lambda_01: float = 10.0
     """Weight of the zero-one loss, a mean over ALL gates of both cell types (sigmoid gates: fair-darts, ssf-nas)."""
+    lambda_01_ramp: bool = False
+    """Let lambda_01 grow linearly from 0 in the first epoch to its value in the last."""
     zero_one: ZeroOne = "l2"
     """Form of the zero-one loss: l2 (FairDARTS' code) or l1 (its text, eq. 6)."""
     lambda_bt: float = 5e-3
@@ -101,18 +108,27 @@ class SearchSettings:
     """Barlow Twins as the plain sum over dimensions (none), or divided by the embedding's width (dim)."""
     projector: tuple[int, ...] = (512, 512, 512)
     """Widths of the Barlow Twins projector's linear layers (ssf-nas); the last one is the embedding's."""
+    label_free: bool = True
+    """Read no label (ssf-nas); off, balanced-softmax cross-entropy is added to Barlow Twins in both losses."""
     views: str = "default"
     """Augmentation that makes the two views (ssf-nas), by name; default: the data set's own."""
     augment: str = "default"
     """Augmentation of labelled images, by name; default: the data set's own."""
     split: float = 0.5
     """Share of the training images that trains w; the rest trains the architecture parameters."""
+    one_level: bool = False
+    """Train the weights and the architecture parameters on the same images, all of them, in place of a split."""
     stratify: bool = True
     """Split class by class. Off, the split reads no label (label-free searches)."""
     probe_lr: float = 0.02
     """Learning rate of the detached linear probe that gives a label-free search an accuracy to show."""
     test_every: int = 0
     """Test the supernet (or probe) every so many epochs and after the last, for curves only. 0: never."""
+    min_steps: int = 0
+    """Take as many epochs as make so many steps of the weights, if those are more than epochs."""
+    fit: bool = False
+    """Fit the numbers to the images: batch_size halved until an epoch has 8 steps (16 at least), projector widths at
+    most 8 * batch_size, alpha_lr at least 8 / steps of alpha, one_level where a class has fewer than 10 images."""
     seed: int = 0
     """Random seed of initial weights, split, order of the images and augmentation."""
     capture: bool = True
@@ -124,8 +140,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         check_whole(self, "epochs", "channels", "layers", "nodes", "partial_channels", least=1)
+        check_whole(self, "candidate_epochs", least=1)
         check_whole(self, "batch_size", least=2)
-        check_whole(self, "seed", "stop_at_skips", "test_every", least=0)
+        check_whole(self, "seed", "stop_at_skips", "test_every", "candidates", "min_steps", least=0)
         check_number(self, "w_lr", "alpha_lr", "grad_clip", "probe_lr", above=0.0)
         check_number(self, "w_lr_min", "w_weight_decay", "alpha_weight_decay", "lambda_01", "lambda_bt", least=0.0)
         check_number(self, "beta_decay", least=0.0)
@@ -139,7 +156,11 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")
-        check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip")
+        check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip", "lambda_01_ramp", "label_free")
+        check_switch(self, "one_level", "fit")
+        if self.one_level and self.candidates > 1:
+            came = f"got {self.candidates} with one_level"
+            raise UserError(f"candidates: {came}, which leaves no images to judge them on; wanted 0")
         betas = self.alpha_betas
         pair = isinstance(betas, tuple) and len(betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):

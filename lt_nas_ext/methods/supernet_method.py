@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,12 +15,17 @@ from lt_nas_ext import ops
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods.base import Derived, Epoch, Loss, Method, ParameterGroup, Problem
 from lt_nas_ext.methods.beta_decay import beta_decay
+from lt_nas_ext.methods.contest import Contest, contest
+from lt_nas_ext.methods.fit import frozen_epochs
 from lt_nas_ext.methods.settings import SearchSettings
-from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet
+from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet, distinct, runners_up
 
 # [ours] Under the rules without a threshold a gate must at least be able to stand apart: two candidates moving
 # in opposite directions then differ by 1 in alpha, a factor e in a softmax.
 APART = 0.5
+
+RECENT = 5
+"""Epochs at the end whose genotypes are candidates of a contest [ours]."""
 
 
 class SupernetMethod(Method):
@@ -43,7 +49,8 @@ class SupernetMethod(Method):
 
     @property
     def losses_follow_epoch(self) -> bool:
-        return bool(self.settings.beta_decay or self.settings.auxiliary_skip)
+        settings = self.settings
+        return bool(settings.beta_decay or settings.auxiliary_skip or settings.lambda_01_ramp)
 
     def supernet(self, networks: nn.Module) -> Supernet:
         """The supernet among the networks; here it is the networks."""
@@ -85,8 +92,7 @@ class SupernetMethod(Method):
 
     def alpha_factor(self, epoch: Epoch) -> float:
         """0 while α is frozen, then 1."""
-        # Rounded down: a single epoch is never a frozen one. 1e-9: 0.3 · 10 is not quite 3.
-        return float(epoch.index >= math.floor(self.settings.alpha_frozen * epoch.count + 1e-9))
+        return float(epoch.index >= frozen_epochs(self.settings.alpha_frozen, epoch.count))
 
     @property
     def undecayed(self) -> tuple[int, ...]:
@@ -138,6 +144,23 @@ class SupernetMethod(Method):
             return None
         skips = sum(edge.op == "skip_connect" for edge in genotype.normal.edges)
         return f"{skips} skip connections in the normal cell (stop_at_skips={most})" if skips >= most else None
+
+    def second_stage(self, networks: nn.Module, history: Sequence[Mapping[str, Any]]) -> Contest | None:
+        """A contest of `candidates` genotypes [ours].
+
+        Up to half of them are the derived one and those of the last epochs, newest first; the others undo one decision
+        of the derived one each, the closest first.
+        """
+        settings = self.settings
+        if settings.candidates < 2:
+            return None
+        rows = [row["genotype"] for row in history[-RECENT:]][::-1]
+        recent = [Genotype.from_json(json.dumps(content)) for content in rows if content is not None]
+        found = distinct([self.derive(networks), *recent])[: (settings.candidates + 1) // 2]
+        gates = self.supernet(networks).gates()
+        near = runners_up(gates, self.primitives, settings.candidates, settings.rule, settings.threshold)
+        found = distinct([*found, *near])[: settings.candidates]
+        return contest(found, settings, self.problem)
 
     def reachable_gate(self, travel: float) -> float:
         """softmax: the best candidate goes up by `travel` while the K - 1 others go down by it."""

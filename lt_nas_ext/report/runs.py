@@ -20,6 +20,7 @@ TITLES = {
     "darts": "DARTS",
     "fair-darts": "FairDARTS",
     "ssf-nas": "SSF-NAS",
+    "ssnas": "SSNAS",
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
@@ -216,7 +217,9 @@ def _network(path: Path) -> Network:
     if run.kind == "search":
         method = str(run.settings.get("method", path.name))
         training = read_run(path / "retrain") if _is_run(path / "retrain") else None
-        return Network(TITLES.get(method, method), run, training)
+        # A baseline of the same name trains one genotype that nothing chose.
+        title = "random search" if method == "random" else TITLES.get(method, method)
+        return Network(title, run, training)
     architecture = run.config.get("architecture") or {}
     # A genotype or a module of the user's own has no better name than its directory.
     own = path.absolute().parent.name if path.name == "retrain" else path.name

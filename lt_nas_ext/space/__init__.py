@@ -12,6 +12,7 @@ from lt_nas_ext.space.genotype import CellGenotype, Edge, Genotype
 from lt_nas_ext.space.network import Network
 from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
+from lt_nas_ext.space.runners_up import distinct, from_gates, runners_up
 from lt_nas_ext.space.supernet import Supernet
 
 __all__ = [
@@ -31,9 +32,12 @@ __all__ = [
     "SmallConvNet",
     "Supernet",
     "derive",
+    "distinct",
+    "from_gates",
     "genotype_param_count",
     "multiply_adds",
     "param_count",
     "random_genotype",
     "random_genotype_of_size",
+    "runners_up",
 ]
