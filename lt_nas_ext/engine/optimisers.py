@@ -27,8 +27,9 @@ def device_options(parameters: Sequence[torch.Tensor]) -> dict[str, Any]:
     return {"fused": True} if any(parameter.is_cuda for parameter in parameters) else {}
 
 
-def set_rate(group: dict[str, Any], lr: float, device: torch.device) -> None:
+def set_rate(group: dict[str, Any], lr: float) -> None:
     """Set the learning rate of an optimiser's group: on CUDA a tensor that stays, for recorded steps to read."""
+    device = group["params"][0].device if group["params"] else torch.device("cpu")
     if device.type != "cuda":
         group["lr"] = lr
     elif isinstance(group["lr"], torch.Tensor) and group["lr"].device == device:
@@ -63,7 +64,7 @@ class GroupedOptimiser:
         self.lr = self.base_lr(epoch)
         self.factors = lr_factors(self.groups, epoch)
         for group, target in zip(self.groups, self.optimiser.param_groups, strict=True):
-            set_rate(target, self.lr * self.factors[group.name], group.parameters[0].device)
+            set_rate(target, self.lr * self.factors[group.name])
 
     @property
     def active(self) -> list[nn.Parameter]:
