@@ -26,6 +26,8 @@ COMMANDS = {
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
     "reproduce losses": "every remedy for a long tail on long-tailed digits, one small network, five seeds",
+    "reproduce table1": "DARTS, FairDARTS and SSF-NAS on long-tailed CIFAR-10 beside controls, as a queue of runs",
+    "reproduce verification": "DARTS over four label distributions, searched and trained: what a long tail costs",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
     "doctor": "what is installed, which kernels serve, and why the others do not",
 }

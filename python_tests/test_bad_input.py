@@ -638,7 +638,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "command: got 'xyz'; there are: search, retrain, evaluate, predict, ⋯",
     ),
     ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
-    ("lt-nas, no such study", "reproduce xyz", "command: got 'reproduce xyz'; wanted 'reproduce digits'"),
+    (
+        "lt-nas, no such study",
+        "reproduce xyz",
+        "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce table1' or 'reproduce verification'",
+    ),
     # ---- lt-nas: images
     (
         "lt-nas data, no factor",

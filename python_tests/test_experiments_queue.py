@@ -22,7 +22,7 @@ from rich.console import Console
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import BarBoard, LogBoard, default_board
-from lt_nas_ext.experiments.queue import cores, run_queue
+from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, QueueInterrupted, cores, run_queue
 from lt_nas_ext.experiments.worker import Follow, Job
 
 
@@ -93,6 +93,23 @@ def test_every_job_is_done_once_on_one_thread(tmp_path: Path) -> None:
     assert not multiprocessing.active_children()
 
 
+def test_jobs_wait_for_others_and_leave_out_what_is_done(tmp_path: Path) -> None:
+    board = Remembered()
+    last = Job("last", partial(walk, 1), frozenset({"first", "before"}))
+    jobs = [Job("before", fail), Job("first", partial(walk, 30)), last, Job("meanwhile", partial(walk, 1))]
+    run_queue(jobs, tmp_path, workers=2, board=board, done={"before", "of another distribution"})
+    assert board.jobs == 3 and board.begun == ["first", "meanwhile", "last"]
+    run_queue(jobs, tmp_path, workers=2, board=Remembered(), done=[job.name for job in jobs])
+
+
+def test_it_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    board = Remembered()
+    with pytest.raises(QueueInterrupted, match=f"the time is over with 0 of 2 runs done, .* saved .* in {tmp_path}"):
+        jobs = [Job("endless", walk_on), Job("never", warn)]
+        run_queue(jobs, tmp_path, 1, board=board, until=time.monotonic() + 1)
+    assert board.closed and board.begun == ["endless"] and not multiprocessing.active_children()
+
+
 @pytest.mark.parametrize(
     ("job", "error", "message"),
     [
@@ -122,6 +139,7 @@ def test_however_it_ends_no_worker_stays(tmp_path: Path, end: signal.Signals) ->
     )
     try:
         assert until((tmp_path / "seed-0" / "ssf-nas" / "history.jsonl").exists), "no run began"
+        began = time.monotonic()
         if end == signal.SIGINT:
             os.killpg(process.pid, end)
         else:
@@ -133,6 +151,7 @@ def test_however_it_ends_no_worker_stays(tmp_path: Path, end: signal.Signals) ->
             os.killpg(process.pid, signal.SIGKILL)
     assert "Traceback" not in err
     if end == signal.SIGINT:
+        assert time.monotonic() - began < SECONDS_TO_STOP  # no worker waits to be killed
         assert process.returncode == 130 and "interrupted with 0 of 4 runs done" in err
         assert err.splitlines()[-1] == f"continue with: python -m lt_nas_ext {' '.join(words)}"
 

@@ -15,7 +15,7 @@ from lt_nas_ext.commands.exporting import Export
 from lt_nas_ext.commands.images import Describe
 from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
-from lt_nas_ext.commands.reproducing import ReproduceDigits, ReproduceLosses
+from lt_nas_ext.commands.reproducing import ReproduceDigits, ReproduceLosses, ReproduceTable1, ReproduceVerification
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
 from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
 
@@ -29,6 +29,8 @@ TYPES: dict[str, type[Any]] = {
     "data describe": Describe,
     "reproduce digits": ReproduceDigits,
     "reproduce losses": ReproduceLosses,
+    "reproduce table1": ReproduceTable1,
+    "reproduce verification": ReproduceVerification,
     "demo": Demo,
     "doctor": Doctor,
 }

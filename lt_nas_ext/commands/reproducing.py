@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,11 @@ from rich.console import Console
 
 from lt_nas_ext.commands.images import OptionalInt
 from lt_nas_ext.commands.printing import say
+from lt_nas_ext.experiments.settings import VERIFICATION, StudySettings
 from lt_nas_ext.report.tables import print_results
 
 if TYPE_CHECKING:
+    from lt_nas_ext.experiments.sections import PaperStudy
     from lt_nas_ext.experiments.study import Study
 
 
@@ -68,6 +70,64 @@ class ReproduceLosses:
         from lt_nas_ext.experiments.losses import run_losses
 
         show(run_losses(self.out, self.seeds, self.jobs))
+
+
+@dataclass(frozen=True)
+class ReproduceTable1:
+    """Table 1 of the SSF-NAS text: DARTS, FairDARTS and SSF-NAS on long-tailed CIFAR-10, beside controls.
+
+    [paper] 40 epochs of search and 150 of training, exponential with factor 0.1, the balanced test set. [ours] Five
+    random genotypes as large as the networks found, ResNet-32 and DARTS_V2, trained alike on the same images.
+
+    A queue of runs in one directory: Ctrl-C, --minutes and even a kill lose the epochs in hand only; the same command
+    continues, on a CPU to the bit. Exit code 0: done; 130: stopped, with the state saved; 2: the input cannot be used.
+    """
+
+    settings: StudySettings = field(default_factory=StudySettings)
+    """On which images, how much, where."""
+    pretrain_epochs: int = 0
+    """Barlow Twins epochs before the training of SSF-NAS's network, always extra; the text has them, unnumbered."""
+    out: Path = Path("runs/table1")
+    """Directory of the runs (exp-0.1/seed-0/darts, ...), report.html, its pictures, table.md and results.json."""
+
+    def run(self) -> None:
+        """Run what is missing, and show what came out."""
+        from lt_nas_ext.experiments.table1 import run_table1
+
+        show_paper_study(run_table1(self.out, self.settings, self.pretrain_epochs))
+
+
+@dataclass(frozen=True)
+class ReproduceVerification:
+    """What a long tail costs: DARTS over the four distributions of figure 6 of the SSF-NAS text.
+
+    Supernet and trained network, each on the balanced and on the long-tailed test set. [paper] 12.57 to 38.01 points
+    lie between balance and a long tail on CIFAR-10. It stops and continues as reproduce table1 does.
+    """
+
+    settings: StudySettings = field(default_factory=lambda: VERIFICATION)
+    """On which images, how much, where."""
+    out: Path = Path("runs/verification")
+    """Directory of the runs (exp-0.1/seed-0/darts, ...), report.html, its pictures, table.md and results.json."""
+
+    def run(self) -> None:
+        """Run what is missing, and show what came out."""
+        from lt_nas_ext.experiments.verification import run_verification
+
+        show_paper_study(run_verification(self.out, self.settings))
+
+
+def show_paper_study(study: PaperStudy) -> None:
+    """Tables and differences of a study, and the page's path last."""
+    console = Console()
+    say(study.heading)
+    for title, results, columns in study.tables:
+        say(title)
+        print_results(results, console, columns=columns)
+    for title, found in study.differences.items():
+        say(f"Points of top-1, paired by seed; {title}")
+        say("\n".join(map(str, found)))
+    print(study.report)
 
 
 def show(study: Study) -> None:

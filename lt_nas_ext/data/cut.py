@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lt_nas_ext.data.datasets import Dataset
-from lt_nas_ext.data.sources import Source
+from lt_nas_ext.data.sources import Part, Source
 from lt_nas_ext.data.split import split_mask
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail.distributions import check_distribution, check_seed, class_counts, subset_indices
@@ -30,19 +30,13 @@ def cut(
     """
     check_seed(seed)
     check_distribution(imbalance, factor, len(source.class_names), 1 if n_max is None else n_max)
-    train, test = source.train, source.test
-    _check_labels(source, train.labels, "training")
-    if test is None:
-        _check_both_sides(source)
-        kept = split_mask(train.labels, 1 - TEST_FRACTION, seed=0)
-        train, test = train.narrow(np.flatnonzero(kept)), train.narrow(np.flatnonzero(~kept))
-    _check_labels(source, test.labels, "test")
+    train, test = train_and_test(source)
     order = _class_order(class_order, source.class_names)
     available = np.bincount(train.labels, minlength=len(order))[list(order)].tolist()  # from head to tail
     if imbalance == "balance" and n_max is None:
         ranked = tuple(available)
     else:
-        ranked = _feasible_counts(imbalance, factor, available, n_max, [source.class_names[c] for c in order])
+        ranked = feasible_counts(imbalance, factor, available, n_max, [source.class_names[c] for c in order])
     counts = [0] * len(order)
     for c, n in zip(order, ranked, strict=True):
         counts[c] = n
@@ -67,7 +61,23 @@ def cut(
     return data
 
 
-def _feasible_counts(
+def train_and_test(source: Source) -> tuple[Part, Part]:
+    """The two parts of a source; where it has no test set, that is a stratified 20 % which no seed changes.
+
+    Raises:
+        UserError: a class without images in one of them, or labels that are none.
+    """
+    train, test = source.train, source.test
+    _check_labels(source, train.labels, "training")
+    if test is None:
+        _check_both_sides(source)
+        kept = split_mask(train.labels, 1 - TEST_FRACTION, seed=0)
+        train, test = train.narrow(np.flatnonzero(kept)), train.narrow(np.flatnonzero(~kept))
+    _check_labels(source, test.labels, "test")
+    return train, test
+
+
+def feasible_counts(
     imbalance: str, factor: float, available: list[int], n_max: int | None, names: list[str]
 ) -> tuple[int, ...]:
     """Counts from head to tail: of the n_max asked for, or of the largest that every class can follow."""

@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,18 +29,16 @@ SECONDS_TO_STOP = 30.0
 
 
 class QueueInterrupted(Interrupted):
-    """The queue was asked to stop and stopped.
+    """The queue was asked to stop, or its time was over, and it stopped.
 
     Attributes:
         out: the directory of the study.
         epoch, epochs: here jobs that are done, and all.
     """
 
-    def __init__(self, out: Path, done: int, jobs: int) -> None:
+    def __init__(self, out: Path, done: int, jobs: int, why: str = "interrupted") -> None:
         self.out, self.epoch, self.epochs = out, done, jobs
-        Exception.__init__(
-            self, f"interrupted with {done} of {jobs} runs done, the others saved as they stand in {out}"
-        )
+        Exception.__init__(self, f"{why} with {done} of {jobs} runs done, the others saved as they stand in {out}")
 
 
 def cores() -> int:
@@ -48,32 +46,46 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_queue(jobs: Sequence[Job], out: Path, workers: int, title: str = "", board: Board | None = None) -> None:
-    """Do all jobs, `workers` of them at a time, in the order given.
+def run_queue(
+    jobs: Sequence[Job],
+    out: Path,
+    workers: int,
+    title: str = "",
+    board: Board | None = None,
+    until: float | None = None,
+    done: Collection[str] = (),
+) -> None:
+    """Do all jobs, `workers` of them at a time, in the order given but for those that still wait for another.
 
     Args:
-        jobs: in any order they could be done.
+        jobs: in an order in which one worker could do them.
         out: where they leave what they do, for the message of an interruption.
         workers: processes, at least 1.
         title: what the whole is called on the board.
         board: what follows the queue; by default bars on a terminal, log lines elsewhere.
+        until: when to stop, by `time.monotonic()`; by default when all are done.
+        done: names of jobs that need not be done again.
 
     Raises:
         UserError: a job's own, or a worker was killed. The other jobs are stopped, and saved as they stand.
         RuntimeError: a job failed otherwise; the message holds its traceback.
-        QueueInterrupted: Ctrl-C or SIGTERM; begin the queue again to continue.
+        QueueInterrupted: Ctrl-C, SIGTERM, or the time is over; begin the queue again to continue.
     """
-    waiting, done = deque(jobs), 0
-    board = board or default_board()
-    with StopSignal() as stop, _crew(min(workers, len(jobs))) as crew:
-        board.start(title, len(jobs))
+    waiting, finished = [job for job in jobs if job.name not in done], set(done)
+    board, names = board or default_board(), {job.name for job in jobs}
+    with StopSignal() as stop, _crew(min(workers, len(waiting))) as crew:
+        board.start(title, len(waiting))
         try:
-            while done < len(jobs):
+            while not finished >= names:
                 if stop.requested:
-                    raise QueueInterrupted(out, done, len(jobs))
+                    raise QueueInterrupted(out, len(finished), len(jobs))
+                if until is not None and time.monotonic() >= until:
+                    raise QueueInterrupted(out, len(finished), len(jobs), "the time is over")
                 for worker in crew:
-                    if worker.job is None and waiting:
-                        worker.begin(waiting.popleft())
+                    job = next((job for job in waiting if job.after <= finished), None)
+                    if worker.job is None and job is not None:
+                        waiting.remove(job)
+                        worker.begin(job)
                         board.begin(worker.number, worker.name)
                 for worker in _spoken(crew):
                     said = worker.hear()
@@ -82,11 +94,11 @@ def run_queue(jobs: Sequence[Job], out: Path, workers: int, title: str = "", boa
                     elif said.kind == "warning":
                         warnings.warn(f"{worker.name}: {said.text}", stacklevel=2)
                     elif said.kind == "done":
-                        done += 1
+                        finished.add(worker.name)
                         board.finish(worker.number, worker.name, said.text)
                         worker.job = None
                     elif said.kind == "stopped":
-                        raise QueueInterrupted(out, done, len(jobs))
+                        raise QueueInterrupted(out, len(finished), len(jobs))
                     elif said.kind == "refused":
                         raise UserError(said.text)
                     else:

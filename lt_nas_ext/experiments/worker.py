@@ -30,16 +30,18 @@ Follow = Callable[[str], Progress]
 
 @dataclass(frozen=True)
 class Job:
-    """A part of a study that waits for no other.
+    """A part of a study.
 
     Attributes:
-        name: as it is shown, "SSF-NAS, seed 0".
+        name: as it is shown, "SSF-NAS, seed 0"; no other job of the queue has it.
         work: does it and returns what came out, in a few words. It goes to another process, so it is a function of a
             module (or a `functools.partial` of one); what is there of it already it does not do again.
+        after: names of jobs before it in the queue that must be done first.
     """
 
     name: str
     work: Callable[[Follow], str]
+    after: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,16 @@ class Report:
 
 
 def serve(pipe: Connection) -> None:
-    """Take jobs from the pipe until it closes."""
+    """Take jobs from the pipe until it closes, or SIGTERM stops one."""
     # Ctrl-C reaches every process of the terminal; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     warnings.showwarning = lambda message, *more, **rest: pipe.send(Report("warning", str(message)))
     try:
-        while True:
-            pipe.send(_outcome(pipe.recv(), pipe))
+        said = None
+        while said is None or said.kind != "stopped":
+            said = _outcome(pipe.recv(), pipe)
+            pipe.send(said)
     except GONE:
         return
 

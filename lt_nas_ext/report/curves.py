@@ -47,13 +47,13 @@ def per_class_accuracy(networks: Sequence[Network]) -> str:
     }
     with open_figure(WIDTH, 4.2) as figure:
         tail, axes = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.6])
-        _draw_counts(tail, [counts[c] for c in order], "Training images of each class")
+        draw_counts(tail, [counts[c] for c in order], "Training images of each class")
         for i, (name, values) in enumerate(means.items()):
             heights = [100 * values[c] for c in order]
             _draw_classes(axes, heights, name, chosen[name], i, len(means))
         axes.set_title("Accuracy of each class on the test set (%)")
         axes.set_ylim(0, 100)
-        _label_classes(axes, [names[c] for c in order])
+        label_classes(axes, [names[c] for c in order])
         axes.set_xlabel("class, from head to tail")
         legend(figure, {name: Patch(color=chosen[name]) for name in means})
         return to_svg(figure, "Accuracy of each class against its number of training images", "classes")
@@ -65,7 +65,8 @@ def _mean_per_class(networks: Sequence[Network]) -> list[float]:
     return [sum(values) / len(values) if values else math.nan for values in present]
 
 
-def _draw_counts(axes: Axes, counts: Sequence[int], title: str) -> None:
+def draw_counts(axes: Axes, counts: Sequence[int], title: str) -> None:
+    """Bars of training images, from head to tail, with their numbers where there is room."""
     edges = [i - 0.5 for i in range(len(counts) + 1)]
     axes.stairs(counts, edges, fill=True, color=TAIL)
     axes.stairs(counts, edges, color=MUTED, linewidth=1.2)
@@ -89,10 +90,11 @@ def _draw_classes(axes: Axes, heights: Sequence[float], name: str, colour: str, 
     axes.bar(places, heights, 0.86 * width, color=colour, label=name)
 
 
-def _label_classes(axes: Axes, names: Sequence[str]) -> None:
+def label_classes(axes: Axes, names: Sequence[str], letters: int = 110) -> None:
+    """The names of the classes under their bars, aslant where they would take more `letters`; numbers of many."""
     axes.set_xlim(-0.6, len(names) - 0.4)
     if len(names) <= 20:
-        long = max(map(len, names)) * len(names) > 110
+        long = max(map(len, names)) * len(names) > letters
         axes.set_xticks(range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
@@ -105,8 +107,8 @@ def label_distribution(counts: Sequence[int], class_names: Sequence[str]) -> str
     order = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
     with open_figure(WIDTH, 1.9) as figure:
         axes = figure.subplots()
-        _draw_counts(axes, [counts[c] for c in order], "Training images of each class")
-        _label_classes(axes, [class_names[c] for c in order])
+        draw_counts(axes, [counts[c] for c in order], "Training images of each class")
+        label_classes(axes, [class_names[c] for c in order])
         return to_svg(figure, "Training images of each class", "counts")
 
 
@@ -156,10 +158,10 @@ def training_curves(networks: Sequence[Network]) -> str:
             for network in shown:
                 assert network.training is not None
                 x, y = network.training.series(*keys, phase=phase)
-                _line(axes, x, [scale * v for v in y], chosen[network.name], network.name)
+                draw_line(axes, x, [scale * v for v in y], chosen[network.name], network.name)
             axes.set_title(title)
             axes.set_xlabel("pre-training epoch" if phase == "pretrain" else "training epoch")
-            _whole_epochs(axes)
+            whole_epochs(axes)
         legend(figure, {name: Line2D([], [], color=chosen[name]) for name in dict.fromkeys(n.name for n in shown)})
         return to_svg(figure, "Loss and accuracy of every network while it was trained", "training")
 
@@ -167,17 +169,19 @@ def training_curves(networks: Sequence[Network]) -> str:
 def _lines(axes: Axes, run: Run, lines: Mapping[str, tuple[str, str]], percent: bool = False) -> None:
     for label, (key, colour) in lines.items():
         x, y = run.series(key)
-        _line(axes, x, [100 * v if percent else v for v in y], colour, label)
+        draw_line(axes, x, [100 * v if percent else v for v in y], colour, label)
     if axes.get_lines():
         axes.legend(loc="best")
-    _whole_epochs(axes)
+    whole_epochs(axes)
 
 
-def _line(axes: Axes, x: Sequence[int], y: Sequence[float], colour: str, label: str | None) -> None:
+def draw_line(axes: Axes, x: Sequence[int], y: Sequence[float], colour: str, label: str | None) -> None:
+    """A curve over epochs."""
     if x:
         # One epoch is a point: a line of one point would be invisible.
         axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else None, markersize=4)
 
 
-def _whole_epochs(axes: Axes) -> None:
+def whole_epochs(axes: Axes) -> None:
+    """No half epochs on the axis."""
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))

@@ -120,9 +120,12 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-def print_results(results: Sequence[Row], console: Console, title: str = "") -> None:
+def print_results(
+    results: Sequence[Row], console: Console, title: str = "", columns: Sequence[Column] | None = None
+) -> None:
     """Print the table; as several, cost and accuracy, where the terminal is too narrow for one."""
-    for i, part in enumerate(_fitting(results, _columns(results), console)):
+    shown = _columns(results) if columns is None else list(columns)
+    for i, part in enumerate(_fitting(results, shown, console)):
         console.print(as_rich(results, title if i == 0 else "", part))
 
 
@@ -163,13 +166,13 @@ def as_rich(results: Sequence[Row], title: str = "", columns: Sequence[Column] |
     return table
 
 
-def as_markdown(results: Sequence[Row]) -> str:
-    """The table as GitHub markdown.
+def as_markdown(results: Sequence[Row], columns: Sequence[Column] | None = None) -> str:
+    """The table, or some columns of it, as GitHub markdown.
 
     >>> print(as_markdown([Row("DARTS", "with labels", 1, params=(1234,), top1=(0.5,), macro=(0.5,))]).splitlines()[-1])
     | DARTS | with labels | 1 234 | – | – | 50.0 | 50.0 | – | – | – | – | – | – | – |
     """
-    shown = _columns(results)
+    shown = _columns(results) if columns is None else columns
     lines = [
         [column.title for column in shown],
         *([cell.replace("|", "\\|") for cell in _cells(row, shown)] for row in results),
@@ -179,9 +182,11 @@ def as_markdown(results: Sequence[Row]) -> str:
     return "\n".join(text).replace("\u202f", " ")
 
 
-def columns_and_cells(results: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
+def columns_and_cells(
+    results: Sequence[Row], columns: Sequence[Column] | None = None
+) -> tuple[list[Column], list[list[str]]]:
     """What a page needs of the table: its columns, and its cells as text."""
-    shown = _columns(results)
+    shown = _columns(results) if columns is None else list(columns)
     return shown, [_cells(row, shown) for row in results]
 
 
