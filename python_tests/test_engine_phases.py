@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 
-import numpy as np
 import pytest
 import torch
 from test_engine_retrain import GENOTYPE, retrain, timeless
@@ -14,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from lt_nas_ext.data import normalize
-from lt_nas_ext.data.mixup import mixup
 from lt_nas_ext.engine import evaluate, load_classifier
 from lt_nas_ext.space import Network, SmallConvNet
 
@@ -176,21 +174,6 @@ def test_the_loss_of_mixup_is_that_of_both_labels():
     # All images are in the batch, so the others' labels are as many of each class as its own.
     result = retrain(Blind(), mixup=1.0, **{**ONE_BATCH, "epochs": 2})
     assert result.history[0]["train_loss"] == pytest.approx(expected)
-
-
-def test_mixup_is_a_function_of_its_draws():
-    images, labels = torch.randn(6, 1, 2, 2), torch.arange(6)
-    one, again, other = (mixup(images, labels, 0.4, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert torch.equal(one.images, again.images) and one.share == again.share != other.share
-    expected = one.share * images + (1 - one.share) * images[one.others]
-    torch.testing.assert_close(one.images, expected)
-    assert sorted(one.others.tolist()) == list(range(6)) and one.labels is labels
-    shares = [mixup(images, labels, 1.0, np.random.default_rng(seed)).share for seed in range(400)]
-    assert min(shares) >= 0.5 and np.mean(shares) == pytest.approx(0.75, abs=0.02)  # uniform on [½, 1]
-    assert one.images.stride() == images.stride()
-    last = torch.randn(6, 3, 2, 2).contiguous(memory_format=torch.channels_last)
-    blended = mixup(last, labels, 0.4, np.random.default_rng(0)).images
-    assert blended.is_contiguous(memory_format=torch.channels_last)
 
 
 class Types(nn.Module):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lt_nas_ext import nn as lt_nn
 from lt_nas_ext.data import Dataset
-from lt_nas_ext.data.mixup import Mixed, mixup
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import autocast
 from lt_nas_ext.engine.ema import MovingAverage
@@ -20,10 +18,10 @@ from lt_nas_ext.engine.loop import Row, Watch
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import cosine
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
-from lt_nas_ext.engine.seeds import derived_seed
+from lt_nas_ext.engine.seeds import generator
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import BalancedSoftmax
+from lt_nas_ext.longtail import BalancedSoftmax, CrossEntropy, MixedTargets, mixup
 from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
 
 
@@ -81,7 +79,7 @@ class Retraining:
         meter = Meter()
         for step, draw in enumerate(self._supervised.epoch(at.index)):
             assert isinstance(draw.batch, Labelled)
-            logits, loss = self._loss(self._mixed(draw.batch, at, step))
+            logits, loss = self._loss(*self._mixed(draw.batch, at, step))
             loss = self._descend(loss)
             if self._average is not None:
                 self._average.update()
@@ -102,30 +100,27 @@ class Retraining:
         if self._average is not None:
             self._average.apply()
 
-    def _mixed(self, batch: Labelled, at: Epoch, step: int) -> Mixed:
+    def _mixed(self, batch: Labelled, at: Epoch, step: int) -> tuple[torch.Tensor, torch.Tensor | MixedTargets]:
         settings = self.settings
         if not settings.mixup or 10 * at.index >= 9 * at.count:
-            return Mixed(batch.images, batch.labels)
-        numbers = np.random.default_rng(derived_seed(settings.seed, "mixup", at.index, step))
-        return mixup(batch.images, batch.labels, settings.mixup, numbers)
+            return batch.images, batch.labels
+        draws = generator(
+            torch.device("cpu"), settings.seed, "mixup", at.index, step
+        )  # to read one would wait for CUDA
+        return mixup(batch.images, batch.labels, settings.mixup, draws)
 
-    def _loss(self, batch: Mixed) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor | MixedTargets) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
         auxiliary = None
         with self._autocast():
             if self._auxiliary:
-                logits, auxiliary = self.network.forward_auxiliary(batch.images)  # type: ignore[operator]
+                logits, auxiliary = self.network.forward_auxiliary(images)  # type: ignore[operator]
             else:
-                logits = self.network(batch.images)
-        loss = self._error(logits, batch)
-        return logits, loss if auxiliary is None else loss + self._auxiliary * self._error(auxiliary, batch)
-
-    def _error(self, logits: torch.Tensor, batch: Mixed) -> torch.Tensor:
-        logits = logits.float()
-        error: torch.Tensor = self._criterion(logits, batch.labels)
-        if batch.others is None:
-            return error
-        return batch.share * error + (1.0 - batch.share) * self._criterion(logits, batch.others)
+                logits = self.network(images)
+        loss = self._criterion(logits.float(), targets)
+        if auxiliary is not None:
+            loss = loss + self._auxiliary * self._criterion(auxiliary.float(), targets)
+        return logits, loss
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return autocast(self._device, self.settings.precision)
@@ -191,6 +186,8 @@ _NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}
 def _criterion(data: Dataset, settings: RetrainSettings) -> nn.Module:
     if settings.loss == "balanced_softmax":
         return BalancedSoftmax(data.counts, settings.label_smoothing)
+    if settings.mixup:
+        return CrossEntropy(label_smoothing=settings.label_smoothing)  # which takes mixed targets
     return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
 
 
