@@ -641,7 +641,8 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "lt-nas, no such study",
         "reproduce xyz",
-        "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce table1' or 'reproduce verification'",
+        "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce losses' or 'reproduce table1' or "
+        "'reproduce verification'",
     ),
     # ---- lt-nas: images
     (
