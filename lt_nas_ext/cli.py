@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "one table and one self-contained html page for any number of runs",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
+    "reproduce losses": "every remedy for a long tail on long-tailed digits, one small network, five seeds",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
     "doctor": "what is installed, which kernels serve, and why the others do not",
 }

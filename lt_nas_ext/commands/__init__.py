@@ -14,7 +14,7 @@ import tyro
 from lt_nas_ext.commands.images import Describe
 from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
-from lt_nas_ext.commands.reproducing import ReproduceDigits
+from lt_nas_ext.commands.reproducing import ReproduceDigits, ReproduceLosses
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
 from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
 
@@ -26,6 +26,7 @@ TYPES: dict[str, type[Any]] = {
     "report": Report,
     "data describe": Describe,
     "reproduce digits": ReproduceDigits,
+    "reproduce losses": ReproduceLosses,
     "demo": Demo,
     "doctor": Doctor,
 }
