@@ -402,6 +402,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(partial_channels=2, auxiliary_skip=True),
         "auxiliary_skip: got True with partial_channels above 1; wanted one of the two",
     ),
+    ("search, an unknown loss", lambda: search(loss="crossentropy"), "loss: got 'crossentropy'; wanted one of ⋯"),
+    (
+        "search, a loss of labels where none are read",
+        lambda: search(preset="demo-ssf", loss="focal"),
+        "loss: got 'focal' for ssf-nas, whose losses are its own; wanted 'cross_entropy'",
+    ),
     ("search, a share of epochs as a number of them", lambda: search(alpha_frozen=15), "alpha_frozen: got 15; ⋯"),
     (
         "search, random genotypes that do not fit the epochs",

@@ -116,13 +116,14 @@ def test_evaluate_shows_what_validation_images_were_good_for(
     assert code == 0 and "adjusted" in out
     metrics = json.loads((run / "metrics.json").read_text())
     code, out, _ = call(capsys, "evaluate", "--run", run)
-    posthoc, lines = metrics["posthoc"], out.splitlines()
+    posthoc, (about, *lines) = metrics["posthoc"], out.splitlines()
+    assert "digits" in about
     assert lines[0].split() == [
         "as", "it", "is", "adjusted:", "z", "-", f"{posthoc['tau']:.2f}", "log", "π,", "fitted", "on", "105",
         "validation", "images",
     ]  # fmt: skip
     assert lines[2] == f"macro       {100 * metrics['macro']:<4.1f} %    {100 * posthoc['adjusted']['macro']:.1f} %"
-    assert lines[7].split() == ["ECE", f"{metrics['ece']:.3f}", f"{posthoc['adjusted']['ece']:.3f}"]
+    assert lines[10].split() == ["ECE", f"{metrics['ece']:.3f}", f"{posthoc['adjusted']['ece']:.3f}"]
     assert "n 104" in out  # of 130
 
 

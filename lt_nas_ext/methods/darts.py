@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn import functional as F
 
-from lt_nas_ext.methods.base import Batch, Epoch, Labelled, Loss
+from lt_nas_ext.methods.base import Batch, Epoch, Loss
 from lt_nas_ext.methods.supernet_method import SupernetMethod
 
 
@@ -14,22 +13,16 @@ class Darts(SupernetMethod):
 
     One step of α and one of w in turn. `order` first: ∇_α L_val(w, α) at the present w [paper, section 2.3 with ξ = 0];
     second: through the step of w that follows, with ξ its learning rate [paper, eqs. 6 to 8]; exact: the same without
-    the finite difference [ours]. The engine differentiates, for every method alike. Cross-entropy on either half. A
-    softmax over an edge's candidates gates them.
+    the finite difference [ours]. The engine differentiates, for every method alike. Cross-entropy on either half
+    [paper], or another `loss` [ours]. A softmax over an edge's candidates gates them.
     """
 
     name = "darts"
     paper_preset = "darts"
+    takes_loss = True
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        return cross_entropy(networks, batch)
+        return self.labelled_loss(networks, batch, "weights")
 
     def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        return self.regularised(cross_entropy(networks, batch), networks, epoch)
-
-
-def cross_entropy(networks: nn.Module, batch: Batch) -> Loss:
-    """The supervised loss of a labelled batch."""
-    assert isinstance(batch, Labelled)
-    logits = networks(batch.images)
-    return Loss({"cross_entropy": F.cross_entropy(logits, batch.labels)}, logits=logits.detach())
+        return self.regularised(self.labelled_loss(networks, batch, "alpha"), networks, epoch)

@@ -10,7 +10,6 @@ from torch import nn
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods.base import Batch, Epoch, Loss
-from lt_nas_ext.methods.darts import cross_entropy
 from lt_nas_ext.methods.supernet_method import SupernetMethod, without
 
 
@@ -50,12 +49,13 @@ class FairDarts(SigmoidMethod):
 
     name = "fair-darts"
     paper_preset = "authors-fairdarts"
+    takes_loss = True
 
     def weight_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        return cross_entropy(networks, batch)
+        return self.labelled_loss(networks, batch, "weights")
 
     def alpha_loss(self, networks: nn.Module, batch: Batch, epoch: Epoch) -> Loss:
-        supervised = cross_entropy(networks, batch)
+        supervised = self.labelled_loss(networks, batch, "alpha")
         return Loss({**supervised.parts, "zero_one": self.zero_one(networks, epoch)}, logits=supervised.logits)
 
 

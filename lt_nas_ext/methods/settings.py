@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail.losses import LossName
 
 Primitives = Literal["darts", "fair-darts"]
 AlphaInit = Literal["noise", "zeros"]
@@ -67,6 +68,9 @@ class SearchSettings:
     """Weight decay of the weights."""
     grad_clip: float = 5.0
     """Largest norm of the weights' whole gradient; a longer one is shortened to it."""
+    loss: LossName = "cross_entropy"
+    """Loss of w and of alpha on labelled images (darts, fair-darts), class counts those of either half; ldam brings its
+    cosine classifier."""
     alpha_lr: float = 3e-4
     """Learning rate of the architecture parameters (Adam): also about the most that a gate's alpha moves a step."""
     alpha_betas: tuple[float, float] = (0.5, 0.999)
@@ -153,6 +157,7 @@ class SearchSettings:
         check_choice(self, "alpha_init", get_args(AlphaInit))
         check_choice(self, "order", get_args(Order))
         check_choice(self, "rule", get_args(Rule))
+        check_choice(self, "loss", get_args(LossName))
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_widths(self, "projector")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from lt_nas_ext import nn as lt_nn
 from lt_nas_ext import ops
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.methods.base import Derived, Epoch, Loss, Method, ParameterGroup, Problem
+from lt_nas_ext.longtail import cosine_classifier, make_loss
+from lt_nas_ext.methods.base import Batch, Derived, Epoch, Labelled, Loss, Method, ParameterGroup, Problem
 from lt_nas_ext.methods.beta_decay import beta_decay
 from lt_nas_ext.methods.contest import Contest, contest
 from lt_nas_ext.methods.fit import frozen_epochs
@@ -32,6 +34,8 @@ class SupernetMethod(Method):
     """One supernet with two groups of cells, (14, K) architecture parameters each [paper: DARTS]."""
 
     gate: str = "softmax"
+    takes_loss: ClassVar[bool] = False
+    """Whether it has labelled losses that `settings.loss` chooses."""
 
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         super().__init__(settings, problem)
@@ -46,6 +50,14 @@ class SupernetMethod(Method):
             )
         if settings.partial_channels > 1 and settings.auxiliary_skip:
             raise UserError("auxiliary_skip: got True with partial_channels above 1; wanted one of the two")
+        if settings.loss != "cross_entropy" and not self.takes_loss:
+            raise UserError(
+                f"loss: got {settings.loss!r} for {self.name}, whose losses are its own; wanted 'cross_entropy'"
+            )
+        self._criteria = {
+            half: make_loss(settings.loss, (share * torch.tensor(problem.class_counts)).clamp_min(1.0))
+            for half, share in (("weights", settings.split), ("alpha", 1.0 - settings.split))
+        }
 
     @property
     def losses_follow_epoch(self) -> bool:
@@ -75,11 +87,11 @@ class SupernetMethod(Method):
             "alpha_init": settings.alpha_init,
             "recompute": settings.recompute,
         }
-        if settings.partial_channels > 1:
-            return PartialSupernet(settings.partial_channels, **arguments)
         if settings.auxiliary_skip:
             arguments["cell"] = AuxiliarySkipCell
-        return Supernet(**arguments)
+        partial = settings.partial_channels
+        supernet = PartialSupernet(partial, **arguments) if partial > 1 else Supernet(**arguments)
+        return cosine_classifier(supernet) if settings.loss == "ldam" else supernet
 
     def build(self) -> nn.Module:
         return self.build_supernet()
@@ -111,6 +123,16 @@ class SupernetMethod(Method):
     def deciding_gates(self, networks: nn.Module) -> torch.Tensor:
         gates = [ops.gate_weights(alpha.detach(), self.gate) for alpha in self.matrices(networks)]
         return torch.cat([without(gate, self.undecayed).flatten() for gate in gates])
+
+    def labelled_loss(self, networks: nn.Module, batch: Batch, half: Literal["weights", "alpha"]) -> Loss:
+        """The loss that the settings name, of a labelled batch of either half."""
+        assert isinstance(batch, Labelled)
+        logits, name = networks(batch.images), self.settings.loss
+        if name == "cross_entropy":
+            error = F.cross_entropy(logits, batch.labels)
+        else:
+            error = self._criteria[half](logits, batch.labels)
+        return Loss({name: error}, logits=logits.detach())
 
     def regularised(self, loss: Loss, networks: nn.Module, epoch: Epoch) -> Loss:
         """α's loss with the regulariser that the settings add, if any."""
