@@ -19,6 +19,7 @@ from lt_nas_ext.engine import (
     export,
     predict,
     retrain_preset,
+    run_consensus,
     run_retrain,
     run_search,
 )
@@ -39,6 +40,7 @@ def search(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    seeds: int = 1,
     **overrides: Any,
 ) -> SearchResult:
     """Search the cells of a network for a set of images.
@@ -50,6 +52,7 @@ def search(
         out: run directory, with everything that `report` and `retrain` read; None keeps all in memory.
         resume: continue the run in `out`.
         progress: what follows the run; by default a bar on a terminal, log lines elsewhere.
+        seeds: searches with so many seeds, from `seed` on; their consensus is returned (`engine.run_consensus`).
         **overrides: any field of `SearchSettings`, such as `epochs=40`.
 
     Returns:
@@ -66,6 +69,8 @@ def search(
     (8, 1)
     """
     settings = search_settings(method, preset, overrides)
+    if seeds != 1:
+        return run_consensus(_loaded(data), settings, seeds, out, resume, progress)
     return run_search(_loaded(data), settings, out, resume, progress)
 
 

@@ -419,6 +419,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: search(one_level=True, candidates=3),
         "candidates: got 3 with one_level, which leaves no images to judge them on; wanted 0",
     ),
+    ("search, no seed", lambda: search(seeds=0), "seeds: got 0; wanted a whole number, at least 2 for a consensus"),
+    (
+        "search, a consensus of random genotypes",
+        lambda: search(preset="random", epochs=2, candidate_epochs=1, seeds=2),
+        "seeds: got 2 for method 'random', which has no gates to agree on; wanted 1",
+    ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),

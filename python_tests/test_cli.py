@@ -127,6 +127,23 @@ def test_evaluate_shows_what_validation_images_were_good_for(
     assert "n 104" in out  # of 130
 
 
+def test_seeds_candidates_and_random_search(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    darts = ["search", "--method", "darts", *TAIL, *TINY]
+    code, out, _ = call(capsys, *darts, "--seeds", "2", "--out", tmp_path / "two")
+    assert code == 0 and "two of the 2 seeds agree on " in out and (tmp_path / "two" / "seed-1").is_dir()
+    short = ["--candidate-epochs", "1"]
+    code, out, err = call(capsys, *darts, "--candidates", "2", *short, "--out", tmp_path / "best")
+    assert code == 0 and "validation macro accuracy of candidates: " in out and "contest epoch 1" in err
+    code, out, _ = call(capsys, "search", "--method", "random", *TAIL, *TINY, *short, "--out", tmp_path / "random")
+    assert code == 0 and "validation macro accuracy of candidates: " in out and "gates decided" not in out
+    code, out, _ = call(
+        capsys, "search", *darts[1:], "--stop-at-skips", "0", "--order", "exact", "--out", tmp_path / "e"
+    )
+    assert code == 0 and "stopped after" not in out
+    code, out, _ = call(capsys, "report", tmp_path, "--markdown")
+    assert code == 0 and "| random search (searched, not trained) | with labels |" in out and "DARTS (two)" in out
+
+
 @pytest.fixture
 def trained(tmp_path: Path, pictures: Path) -> Path:
     """Run directory of a network trained on `pictures`."""

@@ -20,6 +20,7 @@ from lt_nas_ext.engine import (
     load_classifier,
     read_config,
     retrain_preset,
+    run_consensus,
     run_retrain,
     run_search,
 )
@@ -46,6 +47,8 @@ class Search:
     """Every number of the search; the preset gives the defaults."""
     out: OptionalPath = None
     """Run directory to write; by default runs/METHOD-DATA-SEED."""
+    seeds: int = 1
+    """Search with so many seeds, from --seed on, in OUT/seed-SEED; OUT gets the genotype of their mean gates."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Continue the run in OUT; where there is none, begin it."""
 
@@ -53,6 +56,9 @@ class Search:
         """Search, and say what was found and where it lies."""
         settings = self.settings
         out = self.out or Path("runs", f"{settings.method}-{self.data.data}-{settings.seed}")
+        if self.seeds != 1:
+            self._agree(out)
+            return
         found = run_search(self.data.load(), settings, out, self.resume)
         health = found.health
         say(str(found.genotype))
@@ -63,6 +69,12 @@ class Search:
         contest = found.metrics.get("ranking", found.metrics).get("candidates")
         if contest:
             say(f"validation macro accuracy of candidates: {', '.join(percent(one['val_macro']) for one in contest)}")
+        say(f"next: lt-nas retrain --run {out}")
+
+    def _agree(self, out: Path) -> None:
+        found = run_consensus(self.data.load(), self.settings, self.seeds, out, self.resume)
+        say(str(found.genotype))
+        say(f"two of the {self.seeds} seeds agree on {percent(found.metrics['agreement'])} of the edges on average")
         say(f"next: lt-nas retrain --run {out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lt_nas_ext.engine.architecture import BASELINES
 from lt_nas_ext.engine.classifier import Classifier, load_classifier
+from lt_nas_ext.engine.consensus import run_consensus
 from lt_nas_ext.engine.evaluate import evaluate
 from lt_nas_ext.engine.export import export
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
@@ -34,6 +35,7 @@ __all__ = [
     "predict",
     "read_config",
     "retrain_preset",
+    "run_consensus",
     "run_retrain",
     "run_search",
 ]

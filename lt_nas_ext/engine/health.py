@@ -42,15 +42,20 @@ def skip_share(genotype: Mapping[str, Any]) -> float:
     return operations["skip_connect"] / sum(operations.values())
 
 
+def edges_in_common(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The share of edges, operation and all, that two genotypes (as json) have in common."""
+    first, second = edges(one), edges(other)
+    return sum((first & second).values()) / sum((first | second).values())
+
+
 def agreement(genotypes: Sequence[Mapping[str, Any] | None]) -> float | None:
     """The mean share of edges that two consecutive genotypes have in common (1: nothing changes any more).
 
     Over the last five epochs; None where no two in a row have a genotype.
     """
-    last = [None if genotype is None else edges(genotype) for genotype in genotypes[-AGREEING_EPOCHS:]]
     shares = [
-        sum((before & after).values()) / sum((before | after).values())
-        for before, after in itertools.pairwise(last)
+        edges_in_common(before, after)
+        for before, after in itertools.pairwise(genotypes[-AGREEING_EPOCHS:])
         if before is not None and after is not None
     ]
     return sum(shares) / len(shares) if shares else None

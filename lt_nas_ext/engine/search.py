@@ -159,8 +159,9 @@ def _second_stage(
     if above is not None:
         config = run_config("ranking", settings, data, stage=method.report(search.networks))
         directory = RunDirectory(above.path / "ranking", config, resume=True)
-    train(search, settings.epochs, search.steps, settings.seed, device, directory, progress, f"{method.name}")
-    return method.derive(search.networks), {"ranking": method.report(search.networks)}
+    history = train(search, settings.epochs, search.steps, settings.seed, device, directory, progress, method.name)
+    seconds = round(sum(row["seconds"] for row in history), 2)
+    return method.derive(search.networks), {"ranking": {**method.report(search.networks), "seconds": seconds}}
 
 
 class _Search:

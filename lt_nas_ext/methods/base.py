@@ -273,6 +273,15 @@ class Method(ABC):
         """A method that chooses among the genotypes that this search suggests; None, as here: it derives one."""
         return None
 
+    @property
+    def agrees(self) -> bool:
+        """Whether `derive_gates` reads a genotype from the mean gates of several searches; here it does not."""
+        return False
+
+    def derive_gates(self, gates: Mapping[str, torch.Tensor]) -> Derived:
+        """The genotype that `settings.rule` reads from gates such as `gates` returns."""
+        raise NotImplementedError(f"{self.name} has no gates to agree on")
+
     @abstractmethod
     def reachable_gate(self, travel: float) -> float | None:
         """The largest gate after every alpha moved by `travel`, the sum of its learning rate over all steps.

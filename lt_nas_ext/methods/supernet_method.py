@@ -20,7 +20,7 @@ from lt_nas_ext.methods.beta_decay import beta_decay
 from lt_nas_ext.methods.contest import Contest, contest
 from lt_nas_ext.methods.fit import frozen_epochs
 from lt_nas_ext.methods.settings import SearchSettings
-from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet, distinct, runners_up
+from lt_nas_ext.space import AuxiliarySkipCell, Genotype, PartialSupernet, Supernet, distinct, from_gates, runners_up
 
 # [ours] Under the rules without a threshold a gate must at least be able to stand apart: two candidates moving
 # in opposite directions then differ by 1 in alpha, a factor e in a softmax.
@@ -158,6 +158,13 @@ class SupernetMethod(Method):
 
     def derive(self, networks: nn.Module) -> Genotype:
         return self.supernet(networks).genotype(rule=self.settings.rule, threshold=self.settings.threshold)
+
+    @property
+    def agrees(self) -> bool:
+        return True
+
+    def derive_gates(self, gates: Mapping[str, torch.Tensor]) -> Genotype:
+        return from_gates(gates, self.primitives, self.settings.rule, self.settings.threshold)
 
     def stop_reason(self, genotype: Derived | None, epoch: Epoch) -> str | None:
         """So many skip connections in the normal cell that it is about to collapse [paper: DARTS+, criterion 1]."""
