@@ -188,3 +188,14 @@ def test_a_factor_out_of_range_is_named(value):
     optimiser = GroupedOptimiser(torch.optim.SGD([parameter], lr=1.0), [group], lambda epoch: 1.0)
     with pytest.raises(UserError, match="lr_factor of 'backbone'"):
         optimiser.begin(AT)
+
+
+def test_a_search_in_bf16_moves_the_same_parameters_in_float32():
+    losses = {}
+    for precision in ("float32", "tf32", "bf16"):
+        steps = made("paper-ssf", precision=precision)
+        arch = steps.arch(batch(steps.method), batch(steps.method)).task
+        losses[precision] = float(arch), float(steps.weight(batch(steps.method)).task)
+        assert all(parameter.dtype == torch.float32 for parameter in steps.networks.parameters())
+    assert losses["tf32"] == losses["float32"] != losses["bf16"]  # a CPU does not know tf32
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.methods.settings import Precision
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,20 +64,29 @@ def place(module: ModuleT, device: torch.device | str) -> ModuleT:
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-Precision = Literal["float32", "bf16"]
-
-
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Within this context a network computes in the precision; its weights stay float32.
 
-    bf16 leaves batch norms' statistics and what PyTorch holds to need it in float32, and needs no scaled loss. float32
-    changes nothing.
+    bf16 leaves batch norms' statistics and what PyTorch holds to need it in float32, and needs no scaled loss. tf32 lets
+    CUDA round the factors of float32 products to 10 bits; a CPU does not know it. float32 changes nothing.
 
     >>> with autocast(torch.device("cpu"), "bf16"):
     ...     nn.Linear(2, 2)(torch.zeros(1, 2)).dtype
     torch.bfloat16
     """
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    if precision == "bf16":
+        with torch.autocast(device.type, torch.bfloat16):
+            yield
+    elif precision == "tf32" and device.type == "cuda":
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+    else:
+        yield
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

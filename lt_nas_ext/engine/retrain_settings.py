@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lt_nas_ext.engine.device import Precision
-from lt_nas_ext.methods.settings import Scale, check_choice, check_number, check_switch, check_whole, check_widths
+from lt_nas_ext.methods.settings import (
+    Precision,
+    Scale,
+    check_choice,
+    check_number,
+    check_switch,
+    check_whole,
+    check_widths,
+)
 from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
@@ -83,7 +90,8 @@ class RetrainSettings:
     projector: tuple[int, ...] = (512, 512, 512)
     """Widths of the pre-training's projector."""
     precision: Precision = "float32"
-    """What the network computes in while it is trained: float32, or bf16 where that loses little. Tests: float32."""
+    """What the network computes in while it is trained: float32, tf32 (CUDA), or bf16 where that loses little. Tests:
+    float32."""
     val_fraction: float = 0.0
     """Share of each class's training images to hold out; temperature and logit adjustment are fitted on them after."""
     test_every: int = 1

@@ -11,6 +11,7 @@ from torch import nn
 
 from lt_nas_ext.engine.capture import Captured, Recorder
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
+from lt_nas_ext.engine.method_losses import MethodLosses
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, weight_optimiser
 from lt_nas_ext.engine.unrolled import Measure, Unrolled
 from lt_nas_ext.methods import Batch, Epoch, Loss, Method
@@ -32,10 +33,11 @@ class Steps:
         # Once: a walk over the modules of a supernet takes milliseconds.
         self._parameters = list(networks.parameters())
         self._at = Epoch(0, 1)
+        self._losses = MethodLosses(method, networks)
         order = method.settings.order
         self._unrolled: Unrolled | None = None
         if order != "first":
-            self._unrolled = Unrolled(method, networks, self.weights, self._parameters, exact=order == "exact")
+            self._unrolled = Unrolled(self._losses, networks, self.weights, self._parameters, exact=order == "exact")
         self._captured_arch = Captured(self._arch, recorder, "the α step", self._drop_gradients)
         self._captured_weight = Captured(self._weight, recorder, "the w step", self._drop_gradients)
 
@@ -78,7 +80,7 @@ class Steps:
             loss = self._unrolled.backward(active, batch, weight_batch, self._at, measure)
         else:
             with gradients_for(active, self._parameters):
-                loss = self.method.alpha_loss(self.networks, batch, self._at)
+                loss = self._losses.alpha(batch, self._at)
                 if measure is not None:
                     measure(gradient_norms(loss, active))
                 loss.total.backward()
@@ -88,7 +90,7 @@ class Steps:
     def _weight(self, batch: Batch) -> Loss:
         active = self.weights.active
         with gradients_for(active, self._parameters):
-            loss = self.method.weight_loss(self.networks, batch, self._at)
+            loss = self._losses.weight(batch, self._at)
             loss.total.backward()
             nn.utils.clip_grad_norm_(active, self.method.settings.grad_clip)
             self.weights.step()

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
+from lt_nas_ext.engine.method_losses import MethodLosses
 from lt_nas_ext.engine.optimisers import GroupedOptimiser
-from lt_nas_ext.methods import Batch, Epoch, Loss, Method
+from lt_nas_ext.methods import Batch, Epoch, Loss
 
 REACH = 0.01
 """Length of the steps of w to either side of which the difference is taken [paper: DARTS, section 2.3]."""
@@ -38,7 +39,7 @@ class Unrolled:
     L_train do not move, as they do not under SGD.
 
     Args:
-        method: whose two losses are taken.
+        losses: the method's two.
         networks: what it built, in training mode.
         optimiser: the SGD of the real step: rates, decay and momentum buffers are its.
         everything: all parameters of the networks.
@@ -47,13 +48,13 @@ class Unrolled:
 
     def __init__(
         self,
-        method: Method,
+        losses: MethodLosses,
         networks: nn.Module,
         optimiser: GroupedOptimiser,
         everything: Sequence[nn.Parameter],
         exact: bool,
     ) -> None:
-        self.method, self.networks, self.optimiser, self.exact = method, networks, optimiser, exact
+        self.losses, self.optimiser, self.exact = losses, optimiser, exact
         self._everything = everything
         self._buffers = list(networks.buffers())
 
@@ -76,7 +77,7 @@ class Unrolled:
                 with torch.no_grad():
                     torch._foreach_sub_(weights, step)
                 with gradients_for([*weights, *alphas], self._everything):
-                    loss = self.method.alpha_loss(self.networks, batch, at)
+                    loss = self.losses.alpha(batch, at)
                     if measure is not None:
                         measure(gradient_norms(loss, alphas))
                     found = _gradients(loss.total, [*weights, *alphas])
@@ -95,7 +96,7 @@ class Unrolled:
         """The weights that SGD would move, the learning rate of each, and how far it would."""
         active = self.optimiser.active
         with gradients_for(active, self._everything):
-            total = self.method.weight_loss(self.networks, batch, at).total
+            total = self.losses.weight(batch, at).total
             gradients = dict(zip(active, torch.autograd.grad(total, active, allow_unused=True), strict=True))
         weights, rates, steps = Tensors(), list[float](), Tensors()
         for group in self.optimiser.optimiser.param_groups:
@@ -136,7 +137,7 @@ class Unrolled:
 
     def _alpha_gradients(self, alphas: Sequence[nn.Parameter], batch: Batch, at: Epoch) -> Tensors:
         with gradients_for(alphas, self._everything):
-            return _gradients(self.method.weight_loss(self.networks, batch, at).total, alphas)
+            return _gradients(self.losses.weight(batch, at).total, alphas)
 
     def _exact(
         self,
@@ -149,7 +150,7 @@ class Unrolled:
     ) -> Tensors:
         """∂_α ⟨∇_w L_train(w, α), v⟩."""
         with gradients_for([*weights, *alphas], self._everything):
-            total = self.method.weight_loss(self.networks, batch, at).total
+            total = self.losses.weight(batch, at).total
             gradients = torch.autograd.grad(total, weights, create_graph=True)
             product = torch.stack([(g * v).sum() for g, v in zip(gradients, direction, strict=True)]).sum()
             return _gradients(product, alphas)

@@ -18,6 +18,7 @@ Rule = Literal["top2", "per_edge", "threshold_sparse", "threshold_edge"]
 ZeroOne = Literal["l1", "l2"]
 Order = Literal["first", "second", "exact"]
 Scale = Literal["none", "dim"]
+Precision = Literal["float32", "tf32", "bf16"]
 
 SettingsT = TypeVar("SettingsT")
 
@@ -135,6 +136,9 @@ class SearchSettings:
     most 8 * batch_size, alpha_lr at least 8 / steps of alpha, one_level where a class has fewer than 10 images."""
     seed: int = 0
     """Random seed of initial weights, split, order of the images and augmentation."""
+    precision: Precision = "float32"
+    """What the supernet computes in during a step: float32, tf32 (CUDA: products of factors rounded to 10 bits), or
+    bf16 where that loses little. Tests and sums: float32."""
     capture: bool = True
     """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
     device: str = "auto"
@@ -160,6 +164,7 @@ class SearchSettings:
         check_choice(self, "loss", get_args(LossName))
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
+        check_choice(self, "precision", get_args(Precision))
         check_widths(self, "projector")
         check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip", "lambda_01_ramp", "label_free")
         check_switch(self, "one_level", "fit")
