@@ -68,8 +68,8 @@ def place(module: ModuleT, device: torch.device | str) -> ModuleT:
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Within this context a network computes in the precision; its weights stay float32.
 
-    bf16 leaves batch norms' statistics and what PyTorch holds to need it in float32, and needs no scaled loss. tf32 lets
-    CUDA round the factors of float32 products to 10 bits; a CPU does not know it. float32 changes nothing.
+    bf16 leaves batch norms' statistics and what PyTorch holds to need it in float32, and needs no scaled loss. tf32
+    lets CUDA round the factors of float32 products to 10 bits; a CPU does not know it. float32 changes nothing.
 
     >>> with autocast(torch.device("cpu"), "bf16"):
     ...     nn.Linear(2, 2)(torch.zeros(1, 2)).dtype
