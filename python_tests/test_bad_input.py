@@ -497,7 +497,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "retrain, a precision that is none",
         lambda: retrain("resnet32", precision="fp16"),
-        "precision: got 'fp16'; wanted one of 'float32', 'bf16'",
+        "precision: got 'fp16'; wanted one of 'float32', 'tf32', 'bf16'",
     ),
     (
         "retrain, nothing left to train on",

@@ -262,7 +262,7 @@ def test_sizes():
         ({"projector": (0,)}, "projector: got (0,)"),
         ({"ema_decay": 1.0}, "ema_decay: got 1.0; wanted a number at least 0 and below 1"),
         ({"mixup": -1}, "mixup: got -1; wanted a number at least 0"),
-        ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'bf16'"),
+        ({"precision": "fp16"}, "precision: got 'fp16'; wanted one of 'float32', 'tf32', 'bf16'"),
         ({"val_fraction": 1.0}, "val_fraction: got 1.0; wanted a number at least 0 and below 1"),
         ({"random_parameters": 0}, "random_parameters: got 0; wanted a whole number, at least 1"),
         ({"auxiliary": -0.4}, "auxiliary: got -0.4; wanted a number at least 0"),
