@@ -656,6 +656,29 @@ CASES: list[tuple[str, Mistake, str]] = [
         "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce losses' or 'reproduce table1' or "
         "'reproduce verification'",
     ),
+    # ---- lt-nas reproduce
+    (
+        "lt-nas reproduce, no root",
+        "reproduce table1 --data folder",
+        "root: data='folder' needs the directory of the images; give root=DIR (--root DIR)",
+    ),
+    (
+        "lt-nas reproduce, too few images for a distribution",
+        "reproduce verification --data digits",
+        "distributions: exp-0.01 at scale 1 leaves 1 image of some class, and a search needs one on each side of its "
+        "split; wanted other distributions",
+    ),
+    (
+        "lt-nas reproduce, a scale too small",
+        "reproduce table1 --data digits --scale 0.1",
+        "distributions: exp-0.1 at scale 0.1 leaves 1 image ⋯; wanted a scale of at least 0.16, or others",
+    ),
+    ("lt-nas reproduce, no device", "reproduce table1 --data digits --device tpu", f"device: got 'tpu'; {DEVICE}"),
+    (
+        "lt-nas reproduce, less than no epochs",
+        "reproduce table1 --data digits --pretrain-epochs -1",
+        "pretrain_epochs: got -1; wanted a whole number, at least 0",
+    ),
     # ---- lt-nas: images
     (
         "lt-nas data, no factor",
@@ -901,6 +924,9 @@ FLAGS: list[tuple[str, str, str]] = [
     ("none of those needed", "evaluate", "--run"),
     ("no file to write", "export run", "--out"),
     ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),
+    ("too much", "reproduce table1 --scale 2", "scale: got 2; wanted a share of the paper's work"),
+    ("no time", "reproduce table1 --minutes 0", "minutes: got 0.0; wanted a number above 0"),
+    ("no distribution", "reproduce table1 --distributions exp", "wanted some of balance, exp-0.1, exp-0.01, step-0.01"),
     ("a word too many", "doctor now", "Unrecognized options: now"),
 ]
 

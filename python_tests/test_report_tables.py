@@ -12,7 +12,7 @@ from report_runs import demo_runs, search_run, training_run
 from rich.console import Console
 
 from lt_nas_ext.report.runs import read_networks
-from lt_nas_ext.report.tables import Row, as_markdown, as_rich, print_results, rows, seed_rows, spread
+from lt_nas_ext.report.tables import COLUMNS, Column, Row, as_markdown, as_rich, print_results, rows, seed_rows, spread
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,7 @@ def test_markup_in_names_is_text() -> None:
     console.print(as_rich([Row("[red]a|b[/red]", "–", 1)]))
     assert "[red]a|b[/red]" in console.export_text()
     assert "[red]a\\|b[/red]" in as_markdown([Row("[red]a|b[/red]", "–", 1)])
+    chosen = [COLUMNS[0], Column("[paper]", "", lambda row: "78.26")]
+    print_results([Row("A", "–", 1)], console, columns=chosen)
+    assert "[paper]" in console.export_text()
+    assert as_markdown([Row("A", "–", 1)], chosen).splitlines()[0] == "| network | [paper] |"

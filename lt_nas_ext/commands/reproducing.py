@@ -80,7 +80,8 @@ class ReproduceTable1:
     random genotypes as large as the networks found, ResNet-32 and DARTS_V2, trained alike on the same images.
 
     A queue of runs in one directory: Ctrl-C, --minutes and even a kill lose the epochs in hand only; the same command
-    continues, on a CPU to the bit. Exit code 0: done; 130: stopped, with the state saved; 2: the input cannot be used.
+    continues, on a CPU to the bit. For a first look on two CPU cores: --scale 0.03 --seeds 1. Exit code 0: done; 130:
+    stopped, with the state saved; 2: the input cannot be used.
     """
 
     settings: StudySettings = field(default_factory=StudySettings)

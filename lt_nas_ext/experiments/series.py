@@ -20,6 +20,9 @@ from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, cores, run_queue
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.report.runs import Network
 
+SECONDS_TO_PACK = 15.0
+"""For the start of the command, before anybody looks at the clock, and for packing 48 MB at its end."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -80,10 +83,10 @@ def _on(plan: Plan, device: str) -> Plan:
 
 
 def _until(began: float, minutes: float | None) -> float | None:
-    """When the workers are asked to stop: early enough that the longest of them ends within the minutes."""
+    """When the workers are asked to stop: early enough that the slowest ends, and the state is packed, in time."""
     if minutes is None:
         return None
-    return began + max(60 * minutes - SECONDS_TO_STOP, 30 * minutes)
+    return began + max(60 * minutes - SECONDS_TO_STOP - SECONDS_TO_PACK, 30 * minutes)
 
 
 def _claim(out: Path, name: str, settings: StudySettings, plan: Plan, images: Images) -> None:

@@ -160,7 +160,7 @@ def as_rich(results: Sequence[Row], title: str = "", columns: Sequence[Column] |
     shown = _columns(results) if columns is None else columns
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in shown:
-        table.add_column(column.title, justify="right" if column.number else "left", no_wrap=column.number)
+        table.add_column(escape(column.title), justify="right" if column.number else "left", no_wrap=column.number)
     for row in results:
         table.add_row(*(escape(cell) for cell in _cells(row, shown)))
     return table
