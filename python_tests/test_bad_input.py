@@ -523,8 +523,8 @@ CASES: list[tuple[str, Mistake, str]] = [
     ),
     (
         "retrain, an unknown loss",
-        lambda: retrain("resnet32", loss="focal"),
-        "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'",
+        lambda: retrain("resnet32", loss="focl"),
+        "loss: got 'focl'; wanted one of 'cross_entropy', 'class_balanced', ⋯",
     ),
     (
         "retrain, a module for other images",

@@ -68,6 +68,11 @@ OPTIONS = {
     "drop_path_on": "nodes",
     "precision": "bf16",
     "val_fraction": 0.2,
+    "loss": "balanced_softmax",
+    "drw": True,
+    "sampler": "class_uniform",
+    "remix": True,
+    "tail_augment": True,
 }
 
 
@@ -256,7 +261,7 @@ def test_sizes():
         ({"finetune_lr": 0.0}, "finetune_lr: got 0.0"),
         ({"drop_path": 1.0}, "drop_path: got 1.0"),
         ({"pretrain_epochs": -1}, "pretrain_epochs: got -1"),
-        ({"loss": "focal"}, "loss: got 'focal'; wanted one of 'cross_entropy', 'balanced_softmax'"),
+        ({"loss": "focl"}, "loss: got 'focl'; wanted one of 'cross_entropy', 'class_balanced'"),
         ({"size": "huge"}, "size: got 'huge'"),
         ({"test_every": 0}, "test_every: got 0"),
         ({"projector": (0,)}, "projector: got (0,)"),

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail import cosine_classifier
 from lt_nas_ext.methods.settings import nearest
 from lt_nas_ext.space import (
     DARTS_V2,
@@ -88,6 +89,12 @@ def build_network(architecture: Architecture, num_classes: int, in_channels: int
     Raises:
         UserError: the description is of a user's own module, which only the user can build.
     """
+    network = _plain(architecture, num_classes, in_channels, auxiliary)
+    return cosine_classifier(network) if architecture.get("classifier") == "cosine" else network
+
+
+def _plain(architecture: Architecture, num_classes: int, in_channels: int, auxiliary: bool) -> nn.Module:
+    """The network with its own linear classifier."""
     name = architecture["name"]
     if name == "resnet32":
         return ResNet32(num_classes=num_classes, in_channels=in_channels)

@@ -21,7 +21,7 @@ from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.seeds import generator
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import BalancedSoftmax, CrossEntropy, MixedTargets, mixup
+from lt_nas_ext.longtail import DeferredReweighting, LongTailLoss, MixedTargets, make_loss, mixup, remix
 from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
 
 
@@ -35,9 +35,11 @@ class Retraining:
         if len(images) < 2:
             raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
         names = (settings.views, settings.augment)
-        self._supervised = Feed(Stream("labelled"), images, data, *draws, "retrain", *names, settings.cutout)
+        stream, options = Stream("labelled", (settings.sampler,)), (settings.cutout, settings.tail_augment)
+        self._supervised = Feed(stream, images, data, *draws, "retrain", *names, *options)
         self.steps = len(self._supervised)
         self._criterion = _criterion(data, settings).to(device)
+        self._counts, self._drw = data.counts, DeferredReweighting(data.counts, settings.epochs)
         has_auxiliary = getattr(self.network, "auxiliary_head", None) is not None
         self._auxiliary = settings.auxiliary if has_auxiliary else 0.0
         self._twins: lt_nn.BarlowTwinsLoss | None = None
@@ -75,6 +77,9 @@ class Retraining:
         highest = settings.finetune_lr if settings.pretrain_epochs and settings.finetune_lr else settings.lr
         lr = self._set_lr(cosine(highest, settings.lr_min, at))
         self._set_drop_path(settings.drop_path * at.index / at.count)
+        if settings.drw:
+            assert isinstance(self._criterion, LongTailLoss)
+            self._criterion.reweight(self._drw.weights(at.index))
         self.network.train()
         meter = Meter()
         for step, draw in enumerate(self._supervised.epoch(at.index)):
@@ -107,6 +112,8 @@ class Retraining:
         draws = generator(
             torch.device("cpu"), settings.seed, "mixup", at.index, step
         )  # to read one would wait for CUDA
+        if settings.remix:
+            return remix(batch.images, batch.labels, self._counts, settings.mixup, generator=draws)
         return mixup(batch.images, batch.labels, settings.mixup, draws)
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor | MixedTargets) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,11 +191,9 @@ _NOT_TESTED = {"train_accuracy": None, "test_top1": None, "test_macro": None}
 
 
 def _criterion(data: Dataset, settings: RetrainSettings) -> nn.Module:
-    if settings.loss == "balanced_softmax":
-        return BalancedSoftmax(data.counts, settings.label_smoothing)
-    if settings.mixup:
-        return CrossEntropy(label_smoothing=settings.label_smoothing)  # which takes mixed targets
-    return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)
+    if settings.loss == "cross_entropy" and not settings.mixup and not settings.drw:
+        return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)  # in one kernel
+    return make_loss(settings.loss, data.counts, settings.label_smoothing)
 
 
 def _barlow_twins(network: nn.Module, settings: RetrainSettings) -> lt_nn.BarlowTwinsLoss:

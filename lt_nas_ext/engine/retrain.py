@@ -21,7 +21,7 @@ from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import calibrate, evaluate_predictions
+from lt_nas_ext.longtail import CosineClassifier, calibrate, evaluate_predictions, last_linear
 from lt_nas_ext.space import Genotype, Network, multiply_adds, param_count
 
 
@@ -80,6 +80,8 @@ def run_retrain(
         data.num_classes,
         data.image_shape[0],
     )
+    if settings.loss == "ldam":
+        architecture["classifier"] = "cosine"
     with isolated_rng(device):
         seed_global(device, settings.seed, "networks")
         if isinstance(what, nn.Module):
@@ -88,7 +90,7 @@ def run_retrain(
             network = build_network(architecture, data.num_classes, data.image_shape[0], settings.auxiliary > 0)
         model = place(Classifier.of(network, data, architecture), device)
         if isinstance(what, nn.Module):
-            _check_fits(model, data)
+            _check_fits(model, data, settings)
         retraining = Retraining(model, data, settings, device)
     directory = None
     if out is not None:
@@ -136,11 +138,16 @@ def _without_validation(data: Dataset, settings: RetrainSettings) -> tuple[Datas
     return replace(data, train=train), validation
 
 
-def _check_fits(model: Classifier, data: Dataset) -> None:
+def _check_fits(model: Classifier, data: Dataset, settings: RetrainSettings) -> None:
     """Raise `UserError` where a module of the user's own cannot be trained on the data."""
     name, (channels, height, width) = type(model.network).__name__, data.image_shape
     if not any(parameter.requires_grad for parameter in model.network.parameters()):
         raise UserError(f"genotype: {name} has no parameters to train; wanted a module from images to logits")
+    if settings.loss == "ldam" and not isinstance(last_linear(model.network)[1], CosineClassifier):
+        raise UserError(
+            f"loss: got 'ldam' for {name}, whose last layer is a Linear; wanted a CosineClassifier, which "
+            "lt_nas_ext.longtail.cosine_classifier(module) puts there"
+        )
     wanted = f"wanted a module from (N, {channels}, {height}, {width}) to logits (N, {data.num_classes})"
     try:
         logits = predict_logits(model, data.train.images[:2])

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail.losses import LossName, make_loss
+from lt_nas_ext.longtail.samplers import SamplerName
 from lt_nas_ext.methods.settings import (
     Precision,
     Scale,
@@ -17,7 +20,6 @@ from lt_nas_ext.methods.settings import (
 from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
-RetrainLoss = Literal["cross_entropy", "balanced_softmax"]
 
 SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
 """Size -> (channels, layers). paper: DARTS' [paper]; small: the supernet's own [ours]."""
@@ -47,8 +49,12 @@ class RetrainSettings:
     """Cells, in place of the size's."""
     random_parameters: int | None = None
     """Of 300 random genotypes take the one nearest to this many parameters, such as those of what was found."""
-    loss: RetrainLoss = "cross_entropy"
-    """cross_entropy, or balanced_softmax: cross-entropy of z + log n_c."""
+    loss: LossName = "cross_entropy"
+    """The loss, with its paper's numbers; ldam brings its cosine classifier."""
+    drw: bool = False
+    """Then class-balanced weights on the loss in the last fifth of the epochs (deferred re-weighting)."""
+    sampler: SamplerName = "instance"
+    """How images are drawn: every image once (instance), or classes by chance; under_sampling shortens the epochs."""
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes."""
     auxiliary: float = 0.0
@@ -77,6 +83,10 @@ class RetrainSettings:
     """Then cut a square of half the side out of each image, 16 of 32 pixels; nothing below 16 pixels."""
     mixup: float = 0.0
     """Strength of mixup (its Beta distribution's parameter) in all but the last tenth of the epochs. 0: none."""
+    remix: bool = False
+    """Then the target of a mixture is the rarer class's alone, where that is rare enough (Remix; with mixup)."""
+    tail_augment: bool = False
+    """Then images of rare classes are mostly augmented as the first of the two views, more strongly."""
     pretrain_epochs: int = 0
     """Barlow Twins epochs before the supervised ones, always extra."""
     pretrain_lr: float = 0.025
@@ -116,10 +126,25 @@ class RetrainSettings:
         check_number(
             self, "momentum", "drop_path", "label_smoothing", "ema_decay", "val_fraction", least=0.0, below=1.0
         )
-        check_switch(self, "cutout")
+        check_switch(self, "cutout", "drw", "remix", "tail_augment")
         check_choice(self, "size", get_args(Size))
-        check_choice(self, "loss", get_args(RetrainLoss))
+        check_choice(self, "loss", get_args(LossName))
+        check_choice(self, "sampler", get_args(SamplerName))
         check_choice(self, "bt_scale", get_args(Scale))
         check_choice(self, "drop_path_on", get_args(DropPathOn))
         check_choice(self, "precision", get_args(Precision))
         check_widths(self, "projector")
+        self._check_loss()
+
+    def _check_loss(self) -> None:
+        make_loss(self.loss, (1, 1), self.label_smoothing)  # not every loss knows label smoothing
+        if self.drw and self.loss in ("class_balanced", "inverse_frequency"):
+            raise UserError(
+                f"drw: got True with loss {self.loss!r}, which weighs classes from the start; wanted one of them"
+            )
+        if self.remix and not self.mixup:
+            raise UserError("remix: got True with mixup=0, which mixes nothing; wanted mixup above 0, such as 1.0")
+        if self.auxiliary and self.loss == "ldam":
+            raise UserError(
+                f"auxiliary: got {self.auxiliary:g} with loss 'ldam', whose classifier of cosines is one; wanted 0"
+            )

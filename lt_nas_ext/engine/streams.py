@@ -10,6 +10,7 @@ import torch
 
 from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
 from lt_nas_ext.engine.seeds import derived_seed, generator
+from lt_nas_ext.longtail import TailAugment
 from lt_nas_ext.methods import Batch, Labelled, LabelledViews, Paired, Stream, TwoViews
 
 
@@ -33,6 +34,7 @@ class Feed:
         views, augmentation: names, or "default" for the data set's own.
         cutout: whether a square is cut out of labelled images after that; it becomes the mean, which DARTS' 0 after
             normalisation is.
+        tail: whether labelled images of rare classes are mostly augmented as the first of the two views.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Feed:
         views: str = "default",
         augmentation: str = "default",
         cutout: bool = False,
+        tail: bool = False,
     ) -> None:
         self._stream, self._seed, self._role = stream, seed, role
         self._device = images.images.device
         self._mean, self._std = data.mean, data.std
         self._views = two_views(data.views if views == "default" else views)
         self._augment = augment(data.augment if augmentation == "default" else augmentation, cutout, data.mean)
+        self._tail = TailAugment(self._augment, self._views.a, data.counts) if tail else None
         self._sets = [
             Batches(images, batch_size, derived_seed(seed, "order", role, place), sampler)
             for place, sampler in enumerate(stream.samplers)
@@ -80,8 +84,11 @@ class Feed:
             if self._stream.kind == "two_views":
                 return Draw(TwoViews(first, second), labels)
             return Draw(LabelledViews(first, second, labels), labels)
-        batches = [Labelled(self._ready(self._augment(_floats(images), draws)), own) for images, own in pairs]
+        batches = [Labelled(self._ready(self._augmented(_floats(images), own, draws)), own) for images, own in pairs]
         return Draw(batches[0] if self._stream.kind == "labelled" else Paired(batches[0], batches[1]), labels)
+
+    def _augmented(self, images: torch.Tensor, labels: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+        return self._augment(images, draws) if self._tail is None else self._tail(images, labels, draws)
 
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         # channels_last: two to three times faster convolutions on CPUs, and no slower on CUDA.

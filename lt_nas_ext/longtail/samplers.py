@@ -12,8 +12,8 @@ from torch.utils.data import Sampler
 
 from lt_nas_ext.errors import UserError
 
-Kind = Literal["instance", "class_uniform", "reverse", "sqrt", "under_sampling"]
-SAMPLERS: tuple[str, ...] = get_args(Kind)
+SamplerName = Literal["instance", "class_uniform", "reverse", "sqrt", "under_sampling"]
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 
 
 def class_probabilities(counts: Sequence[int] | torch.Tensor, kind: str) -> torch.Tensor:
