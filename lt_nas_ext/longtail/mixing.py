@@ -97,6 +97,18 @@ def mixing_ratios(function: Schedule, epochs: int) -> tuple[float, ...]:
     return tuple(ratios)
 
 
+def check_ratio(name: str, ratio: float) -> float:
+    """`ratio` as a float; `UserError` where it is no mixing ratio.
+
+    >>> check_ratio("test_ratio", 1)
+    1.0
+    """
+    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
+    if not number or not 0.0 <= ratio <= 1.0:
+        raise UserError(f"{name}: got {ratio!r}; wanted a mixing ratio in [0, 1]")
+    return float(ratio)
+
+
 def mixed_loss(
     logits: torch.Tensor,
     instance_labels: torch.Tensor,

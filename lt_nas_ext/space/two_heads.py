@@ -9,6 +9,7 @@ import torch
 from torch import nn as tnn
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.longtail.mixing import check_ratio
 from lt_nas_ext.space.layout import CellPlace
 
 
@@ -100,18 +101,6 @@ class TwoHeads(tnn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) at `test_ratio`."""
         return self.branches(x).mixed(self.test_ratio)
-
-
-def check_ratio(name: str, ratio: float) -> float:
-    """`ratio` as a float; `UserError` where it is no mixing ratio.
-
-    >>> check_ratio("test_ratio", 1)
-    1.0
-    """
-    number = isinstance(ratio, int | float) and not isinstance(ratio, bool)
-    if not number or not 0.0 <= ratio <= 1.0:
-        raise UserError(f"{name}: got {ratio!r}; wanted a mixing ratio in [0, 1]")
-    return float(ratio)
 
 
 def _check_fits(backbone: tnn.Module, heads: dict[str, tnn.Module]) -> None:
