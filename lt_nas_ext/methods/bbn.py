@@ -33,6 +33,10 @@ CONTINUATIONS: dict[str, Schedule] = {
 """The mixing ratio of each variant of continuous training [paper]."""
 
 
+_WITHOUT = {"partial_channels": 1, "auxiliary_skip": False, "stop_at_skips": 0, "candidates": 0}
+"""Options of one supernet that mean nothing, or nothing clear, with two heads: their values without them."""
+
+
 def hls_factor(ratio: float, k: float = 1.0) -> float:
     """g(r) = exp(−k(1/r − 1)), g(0) = 0 [ours, for the paper's eq. 17].
 
@@ -71,14 +75,10 @@ class Bbn(SupernetMethod):
 
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         super().__init__(settings, problem)
-        for name, wanted in (
-            ("partial_channels", 1),
-            ("auxiliary_skip", False),
-            ("stop_at_skips", 0),
-            ("candidates", 0),
-        ):
-            if getattr(settings, name) != wanted:
-                raise UserError(f"{name}: got {getattr(settings, name)!r} for {self.name}, which has no such option")
+        for name, wanted in _WITHOUT.items():
+            came = getattr(settings, name)
+            if came != wanted:
+                raise UserError(f"{name}: got {came!r} for {self.name}, which has no such option; wanted {wanted}")
         _ = self.ratios  # a schedule that cannot be followed is told now
 
     @property

@@ -39,6 +39,6 @@ class DartsReweighting(Darts):
         super().__init__(settings, problem)
         if settings.loss == "cross_entropy":
             raise UserError(
-                f"loss: got 'cross_entropy' for {self.name}, and it weighs all classes alike; wanted 'class_balanced' or "
-                "'inverse_frequency'"
+                f"loss: got 'cross_entropy' for {self.name}, and it weighs all classes alike; "
+                "wanted 'class_balanced' or 'inverse_frequency'"
             )

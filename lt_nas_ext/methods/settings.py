@@ -75,7 +75,7 @@ class SearchSettings:
     grad_clip: float = 5.0
     """Largest norm of the weights' whole gradient; a longer one is shortened to it."""
     loss: LossName = "cross_entropy"
-    """Loss of w and of alpha on labelled images (darts, darts+re..., fair-darts), class counts those of either half; ldam brings its
+    """Loss of w and of alpha on labelled images (darts, fair-darts), class counts those of either half; ldam brings its
     cosine classifier."""
     alpha_lr: float = 3e-4
     """Learning rate of the architecture parameters (Adam): also about the most that a gate's alpha moves a step."""
