@@ -26,7 +26,7 @@ from lt_nas_ext.engine import (
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
-from lt_nas_ext.space import Genotype
+from lt_nas_ext.space import AnyGenotype, load_genotype
 
 __all__ = ["evaluate", "export", "predict", "retrain", "search", "search_settings"]
 
@@ -95,7 +95,7 @@ def search_settings(method: str | None, preset_name: str | None, overrides: dict
 
 
 def retrain(
-    genotype: Genotype | nn.Module | SearchResult | str | Path,
+    genotype: AnyGenotype | nn.Module | SearchResult | str | Path,
     data: Dataset | str,
     out: str | Path | None = None,
     resume: bool = False,
@@ -132,9 +132,9 @@ def retrain(
     return run_retrain(_what(genotype), _loaded(data), settings, out, resume, progress).model
 
 
-def _what(genotype: Genotype | nn.Module | SearchResult | str | Path) -> Genotype | nn.Module | str:
+def _what(genotype: AnyGenotype | nn.Module | SearchResult | str | Path) -> AnyGenotype | nn.Module | str:
     if isinstance(genotype, SearchResult):
-        return cast(Genotype, genotype.genotype)
+        return cast(AnyGenotype, genotype.genotype)
     if isinstance(genotype, str) and genotype in BASELINES:
         return genotype
     if isinstance(genotype, str | Path):
@@ -144,7 +144,7 @@ def _what(genotype: Genotype | nn.Module | SearchResult | str | Path) -> Genotyp
         found = path / "genotype.json" if path.is_dir() else path
         if not found.exists():
             raise UserError(f"genotype: {path} holds no genotype.json; wanted the run directory of a finished search")
-        return Genotype.load(found)
+        return load_genotype(found)
     return genotype
 
 

@@ -89,6 +89,14 @@ def pairs(labels: list[int]) -> TensorDataset:
     return TensorDataset(torch.zeros(len(labels), 1, 8, 8), torch.tensor(labels))
 
 
+def backbone(channels: int) -> lt.space.Supernet:
+    return lt.space.Supernet(channels=channels, num_classes=None, layers=3)
+
+
+def head_of(channels: int) -> lt.space.SupernetHead:
+    return lt.space.SupernetHead(backbone(channels).head_place, 3)
+
+
 def search(**arguments: object) -> object:
     return lt.search(**{"data": DATA, "preset": "demo-darts", "progress": Silent(), **SETTINGS, **arguments})  # type: ignore[arg-type]
 
@@ -383,6 +391,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "order: got 2; wanted one of 'first', 'second', 'exact'",
     ),
     (
+        "search, an option that two heads do not have",
+        lambda: search(preset="paper-hls", auxiliary_skip=True),
+        "auxiliary_skip: got True for darts+bbn, which has no such option; wanted False",
+    ),
+    (
         "search, more partial channels than there are",
         lambda: search(channels=2, partial_channels=4),
         "partial_channels: got 4 for 2 channels of a node; wanted a divisor of them",
@@ -424,6 +437,32 @@ CASES: list[tuple[str, Mistake, str]] = [
         "search, a consensus of random genotypes",
         lambda: search(preset="random", epochs=2, candidate_epochs=1, seeds=2),
         "seeds: got 2 for method 'random', which has no gates to agree on; wanted 1",
+    ),
+    (
+        "search, a mixing schedule that is none",
+        lambda: search(preset="paper-hls", mixing="linear"),
+        "mixing: got 'linear'; wanted one of 'parabolic', 'reverse-sigmoid', 'constant', or a function of the progress "
+        "t/T",
+    ),
+    (
+        "search, a mixing ratio above 1",
+        lambda: search(preset="paper-hls", mixing=lambda progress: 1.5),
+        "mixing: the schedule returns 1.5 in epoch 0 of 1; wanted r in [0, 1]",
+    ),
+    (
+        "search, a mixing ratio that is no number",
+        lambda: search(preset="paper-hls", mixing=lambda progress: float("nan")),
+        "mixing: the schedule returns nan in epoch 0 of 1; wanted r in [0, 1]",
+    ),
+    (
+        "search, an unknown way to continue",
+        lambda: search(preset="paper-hls", continuous="frozen"),
+        "continuous: got 'frozen'; wanted one of 'none', 'class-head', 'half', 'reverse-sigmoid', 'frozen-backbone'",
+    ),
+    (
+        "BbnSupernet, a head of another backbone",
+        lambda: lt.space.BbnSupernet(backbone(4), head_of(4), head_of(8)),
+        "class_head: channels_prev_prev is 64, and the backbone's last two cells want 32",
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
@@ -540,6 +579,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "retrain, a module without weights",
         lambda: retrain(nn.Flatten()),
         "genotype: Flatten has no parameters to train; wanted a module from images to logits",
+    ),
+    (
+        "retrain, a mixing ratio out of range",
+        lambda: retrain("resnet32", test_mixing=2),
+        "test_mixing: got 2; wanted a mixing ratio in [0, 1]",
     ),
     ("retrain, out holds a run", lambda: retrain("run", out="run/retrain"), f"out: run/retrain {HOLDS}"),
     (
@@ -920,6 +964,8 @@ FLAGS: list[tuple[str, str, str]] = [
     ("a typo", "search --epoch 3", "Unrecognized options: --epoch"),
     ("no choice", "search --imbalance exq", "invalid choice 'exq' for argument '--imbalance'"),
     ("no value", "search --factor", "Missing value for argument '--factor'"),
+    ("no ratio", "search --method darts+bbn --mixing-constant 2", "mixing_constant: got 2.0; wanted a mixing ratio in"),
+    ("no schedule", "search --method darts+bbn --mixing linear", "invalid choice 'linear' for argument '--mixing'"),
     ("no network", "retrain --network vgg", "resnet32"),
     ("none of those needed", "evaluate", "--run"),
     ("no file to write", "export run", "--out"),

@@ -79,9 +79,9 @@ class KilledAt(Silent):
             raise Killed
 
 
-@pytest.mark.parametrize("name", ["darts", "authors-fairdarts", "paper-ssf"])
+@pytest.mark.parametrize("name", ["darts", "authors-fairdarts", "paper-ssf", "paper-hls"])
 def test_resume_is_the_uninterrupted_run_to_the_bit(tmp_path, name, request):
-    overrides = {"rule": "top2"}
+    overrides = {"rule": "top2", "split": 0.5}
     shared = {"darts": "darts", "paper-ssf": "ssf"}.get(name)
     whole = request.getfixturevalue(shared) if shared else search(name, tmp_path / "whole", **overrides)
     broken = tmp_path / "broken"

@@ -163,8 +163,8 @@ def test_groups_follow_their_factor_and_zero_freezes():
     head.grad = torch.ones(2, 2)
     optimiser.step()
     assert torch.equal(backbone, frozen) and str(optimiser.state_dict()["state"][0]) == moments
-    assert alpha_travel(groups, settings, steps_an_epoch=5) == pytest.approx(0.1 * 5 * 2)
-    assert alpha_travel(groups[:1], settings, steps_an_epoch=5) == pytest.approx(0.1 * 5)
+    assert alpha_travel(groups, 0.1, [Epoch(0, 2), Epoch(1, 2)], steps_an_epoch=5) == pytest.approx(0.1 * 5 * 2)
+    assert alpha_travel(groups[:1], 0.1, [Epoch(0, 2), Epoch(1, 2)], steps_an_epoch=5) == pytest.approx(0.1 * 5)
 
 
 def test_a_factor_acts_on_the_learning_rate_and_scaling_the_gradient_would_not():

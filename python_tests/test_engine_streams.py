@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_runs import tiny_data
 
 from lt_nas_ext.engine.seeds import derived_seed, isolated_rng
 from lt_nas_ext.engine.streams import Feed
+from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import Labelled, Paired, Stream, TwoViews
 
 DATA = tiny_data()
@@ -43,6 +45,16 @@ def test_paired_streams_have_their_own_samplers():
     )
     assert torch.allclose(first, torch.tensor([24, 14, 10]) / 48, atol=0.01)  # whole passes: exact but for the last
     assert torch.allclose(second, torch.full((3,), 1 / 3), atol=0.04)
+
+
+def test_a_class_without_images_cannot_be_drawn_uniformly():
+    """The last one too, which no label betrays."""
+    for missing, name in ((1, "middle"), (2, "right")):
+        images = DATA.train.subset((DATA.train.labels != missing).nonzero().flatten())
+        for stream in (Stream("labelled", ("class_uniform",)), Stream("paired", ("instance", "class_uniform"))):
+            with pytest.raises(UserError, match=f"data: class '{name}' has no images for alpha, and the class_uniform"):
+                Feed(stream, images, DATA, 8, 0, "alpha")
+        assert len(Feed(Stream("labelled"), images, DATA, 8, 0, "alpha"))
 
 
 def test_an_epoch_is_a_pure_function():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, TensorDataset
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
+from lt_nas_ext.longtail import SAMPLERS, ImageSampler, class_counts, class_probabilities, epoch_length, epoch_order
 
 COUNTS = (400, 100, 25)
 LABELS = torch.arange(3).repeat_interleave(torch.tensor(COUNTS))
@@ -42,6 +42,17 @@ def test_drawn_shares(kind):
     expected = head.sum() / 400
     chi2 = float(((head - expected) ** 2 / expected).sum())
     assert abs(chi2 - 399) < 3 * math.sqrt(2 * 399)
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_shares_at_an_imbalance_ratio_of_100(kind):
+    """CIFAR-10, exponential, μ = .01: 5000 … 50 images."""
+    counts = class_counts("exp", 0.01, 10, 5000)
+    labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
+    total = 200_000
+    shares = torch.bincount(labels[epoch_order(labels, kind, seed=1, num_samples=total)], minlength=10) / total
+    for share, p in zip(shares.tolist(), class_probabilities(counts, kind).tolist(), strict=True):
+        assert abs(share - p) < 3 * math.sqrt(p * (1 - p) / total)
 
 
 def test_instance_sees_every_image_once():

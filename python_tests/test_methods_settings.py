@@ -53,6 +53,16 @@ BAD = [
     ({"bt_scale": "N"}, "bt_scale: got 'N'"),
     ({"projector": ()}, "projector: got ()"),
     ({"projector": (8, 0)}, "projector: got (8, 0)"),
+    ({"mixing": "linear"}, "mixing: got 'linear'; wanted one of 'parabolic', 'reverse-sigmoid', 'constant', or a"),
+    ({"mixing_beta": 0}, "mixing_beta: got 0; wanted a number above 0"),
+    ({"mixing_constant": 1.5}, "mixing_constant: got 1.5; wanted a mixing ratio in [0, 1]"),
+    ({"hls": "on"}, "hls: got 'on'; wanted one of 'none', 'hls', 'constant', 'freeze'"),
+    ({"hls_k": -1.0}, "hls_k: got -1.0; wanted a number above 0"),
+    ({"hls_constant": 0.0}, "hls_constant: got 0.0; wanted a number above 0"),
+    ({"hls_scope": "weights"}, "hls_scope: got 'weights'; wanted one of 'arch', 'arch+weights'"),
+    ({"continuous": "frozen"}, "continuous: got 'frozen'; wanted one of 'none', 'class-head', 'half', 'reverse-sig"),
+    ({"continuous_epochs": 0}, "continuous_epochs: got 0; wanted a whole number, at least 1"),
+    ({"continuous_lr": 0.0}, "continuous_lr: got 0.0; wanted a number above 0"),
     ({"alpha_betas": (0.9,)}, "alpha_betas: got (0.9,)"),
     ({"alpha_betas": (0.9, 1.0)}, "alpha_betas: got (0.9, 1.0)"),
 ]
@@ -88,7 +98,9 @@ OURS = ("recommended", "random", "demo-darts", "demo-ssf")
 def test_every_preset_has_its_name_and_every_method_its_preset():
     assert all(settings.preset == name for name, settings in PRESETS.items())
     assert all(PRESETS[method.paper_preset].method == name for name, method in METHODS.items())
-    assert set(PRESETS) == {"darts", "authors-fairdarts", "paper-fairdarts", "paper-ssf", "ssnas", *OURS}
+    papers = {"darts", "authors-fairdarts", "paper-fairdarts", "paper-ssf", "ssnas"}
+    hls = {"darts", "resampling", "reweighting", "bbn", "reverse-sigmoid", "continuous"}
+    assert set(PRESETS) == {*papers, "paper-hls", *(f"paper-hls-{name}" for name in hls), *OURS}
 
 
 DARTS = {  # arXiv:1806.09055, appendix A.1
@@ -102,7 +114,19 @@ FAIR_DARTS = {
     "w_lr": 0.005, "w_lr_min": 0.001, "alpha_lr": 3e-3, "alpha_betas": (0.9, 0.999), "alpha_weight_decay": 1e-3,
     "lambda_01": 10.0, "zero_one": "l2", "rule": "threshold_sparse", "threshold": 0.85,
 }  # fmt: skip
+HLS = {
+    "epochs": 50, "batch_size": 128, "layers": 8, "w_lr": 0.02, "w_weight_decay": 3e-4, "alpha_lr": 0.02, "split": 0.8,
+    "primitives": "darts", "rule": "top2",
+}  # fmt: skip
+BBN = {**HLS, "method": "darts+bbn", "mixing": "parabolic", "hls": "none", "continuous": "none"}
 LITERAL = {
+    "paper-hls-darts": {**HLS, "method": "darts"},
+    "paper-hls-resampling": {**HLS, "method": "darts+resampling"},
+    "paper-hls-reweighting": {**HLS, "method": "darts+reweighting", "loss": "class_balanced"},
+    "paper-hls-bbn": BBN,
+    "paper-hls": {**BBN, "hls": "hls", "hls_k": 1.0, "hls_scope": "arch"},
+    "paper-hls-reverse-sigmoid": {**BBN, "hls": "hls", "mixing": "reverse-sigmoid", "mixing_beta": 10.0},
+    "paper-hls-continuous": {**BBN, "hls": "hls", "continuous": "class-head"},
     "darts": DARTS,
     "authors-fairdarts": FAIR_DARTS,
     "paper-fairdarts": {**FAIR_DARTS, "primitives": "darts", "zero_one": "l1", "alpha_lr": 3e-4},

@@ -13,7 +13,7 @@ from lt_nas_ext import nn
 from lt_nas_ext.report.cells import STRIDE_NOTE, draw_cell, draw_genotype, vanished
 from lt_nas_ext.report.layout import Box, layout
 from lt_nas_ext.report.palette import FAMILIES, family, short_name
-from lt_nas_ext.space import DARTS_V2, CellGenotype, Edge, random_genotype
+from lt_nas_ext.space import DARTS_V2, BbnGenotype, CellGenotype, Edge, random_genotype
 
 OPS = nn.FAIR_DARTS
 SVG = "{http://www.w3.org/2000/svg}"
@@ -99,6 +99,14 @@ def test_both_cells_of_a_genotype_share_one_picture(beside: bool | None) -> None
     labels = texts(draw_genotype(DARTS_V2, beside=beside))
     assert f"8 operations · {STRIDE_NOTE}" in labels and "Normal cell" in labels
     assert (float(root.attrib["width"]) > float(root.attrib["height"])) == (beside is not False)
+
+
+def test_the_cells_of_heads_stand_beside_those_of_the_backbone() -> None:
+    found = BbnGenotype(DARTS_V2, FAIR, DARTS_V2.normal)
+    labels = texts(draw_genotype(found))
+    titles = ["Normal cell", "Reduction cell", "Instance head", "Class head"]
+    assert [label for label in labels if label in titles] == titles
+    assert "5 operations" in " ".join(labels) and labels.count("8 operations") == 2
 
 
 def test_the_same_cell_is_drawn_the_same_way() -> None:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import COUNTS, demo_runs, search_run, training_run
+from report_runs import COUNTS, GENOTYPE, demo_runs, search_run, training_run
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.report import curves, palette
@@ -17,6 +17,7 @@ from lt_nas_ext.report.gates import gates_over_epochs
 from lt_nas_ext.report.page import render, write_report
 from lt_nas_ext.report.reproduce import flags, reproduce
 from lt_nas_ext.report.runs import read_networks, read_run
+from lt_nas_ext.space import BbnGenotype
 
 
 class Outline(HTMLParser):
@@ -177,6 +178,25 @@ def test_alpha_is_drawn_where_no_gates_were_written(tmp_path: Path) -> None:
         del row["gates"]
     (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "Architecture parameters of every edge" in gates_over_epochs(read_run(path))
+
+
+def test_heads_are_drawn_beside_the_backbone(tmp_path: Path) -> None:
+    path = search_run(tmp_path / "a", "darts", epochs=2)
+    rows = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["gates"] |= {"instance_head": row["gates"]["normal"], "class_head": row["gates"]["reduce"]}
+    (path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    BbnGenotype(GENOTYPE, GENOTYPE.reduce, GENOTYPE.normal).save(path / "genotype.json")
+    network = read_networks([path])[0]
+    assert isinstance(network.genotype, BbnGenotype)
+    titles = ["Normal cell", "Reduction cell", "Instance head", "Class head"]
+    picture = gates_over_epochs(read_run(path))
+    assert re.findall(">(" + "|".join(titles) + ")<", picture) == titles
+    places = re.findall(r'translate\((\d+) (\d+)\)"><text x="0" y="16"', picture)
+    assert len(set(places)) == 4 and len({x for x, _ in places}) == len({y for _, y in places}) == 2
+    text = render([network])
+    assert all(text.count(f"<title>{title}</title>") == 1 for title in titles)
+    assert "instance_head=[" in text
 
 
 def test_searched_networks_are_coloured_and_controls_are_grey(demo: Path) -> None:

@@ -29,7 +29,7 @@ from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import Calibration, Metrics
 from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import read_run
-from lt_nas_ext.space import Genotype, multiply_adds, param_count
+from lt_nas_ext.space import AnyGenotype, load_genotype, multiply_adds, param_count
 
 Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
 
@@ -106,7 +106,7 @@ class Retrain:
         run_retrain(what, data, self.settings, out, self.resume)
         print_table([self.source if self.source and self.out is None else out])
 
-    def _what(self) -> tuple[Genotype | str, Dataset, Path]:
+    def _what(self) -> tuple[AnyGenotype | str, Dataset, Path]:
         given = [x for x in (self.source, self.genotype, self.network) if x is not None]
         if len(given) != 1:
             raise UserError(f"run: got {len(given)} of --run, --genotype and --network; wanted one of them")
@@ -118,9 +118,9 @@ class Retrain:
             if not found.exists():
                 raise UserError(f"run: {self.source} holds no genotype yet; finish the search first (--resume)")
             data = data_of_run(self.source, self.data.root)
-            return Genotype.load(found), data, self.out or self.source / "retrain"
+            return load_genotype(found), data, self.out or self.source / "retrain"
         if self.genotype is not None:
-            name, what = self.genotype.stem, Genotype.load(self.genotype)
+            name, what = self.genotype.stem, load_genotype(self.genotype)
             return what, self.data.load(), self.out or self._default_out(name)
         assert self.network is not None
         return self.network, self.data.load(), self.out or self._default_out(self.network)

@@ -12,6 +12,9 @@ from lt_nas_ext.longtail import cosine_classifier
 from lt_nas_ext.methods.settings import nearest
 from lt_nas_ext.space import (
     DARTS_V2,
+    AnyGenotype,
+    BbnGenotype,
+    BbnNetwork,
     Genotype,
     Network,
     ResNet32,
@@ -28,7 +31,7 @@ Architecture = dict[str, Any]
 
 
 def describe(
-    what: Genotype | nn.Module | str,
+    what: AnyGenotype | nn.Module | str,
     channels: int | None,
     layers: int | None,
     sizes: tuple[int, int],
@@ -36,6 +39,7 @@ def describe(
     parameters: int | None = None,
     num_classes: int = 10,
     in_channels: int = 3,
+    test_ratio: float = 0.5,
 ) -> Architecture:
     """The description of what is to be trained.
 
@@ -48,6 +52,7 @@ def describe(
         parameters: about how many its network is to have; None: however many.
         num_classes: of that network.
         in_channels: of that network.
+        test_ratio: mixing ratio at which the network of a `BbnGenotype` answers.
 
     Raises:
         UserError: a name that is no baseline, or a number of parameters for what is not drawn, or that none has.
@@ -106,14 +111,10 @@ def _plain(architecture: Architecture, num_classes: int, in_channels: int, auxil
             f"network: the run trained a module of its own ({architecture.get('class', name)}); "
             "pass it as network= to lt_nas_ext.engine.load_classifier"
         )
-    return Network(
-        genotype,
-        channels=architecture["channels"],
-        num_classes=num_classes,
-        layers=architecture["layers"],
-        in_channels=in_channels,
-        auxiliary=auxiliary,
-    )
+    shape = (architecture["channels"], num_classes, architecture["layers"], in_channels)
+    if isinstance(genotype, BbnGenotype):
+        return BbnNetwork(genotype, *shape, test_ratio=architecture["test_ratio"])
+    return Network(genotype, *shape, auxiliary=auxiliary)
 
 
 def _described(

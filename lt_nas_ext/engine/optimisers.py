@@ -147,13 +147,7 @@ class AlphaOptimiser(GroupedOptimiser):
         super().step()
 
 
-def alpha_travel(
-    groups: Sequence[ParameterGroup], settings: SearchSettings, steps_an_epoch: int, epochs: int | None = None
-) -> float:
-    """The most that Adam can move an α over the search: the sum of its learning rate over all steps.
-
-    `epochs`: of so many epochs, where a search ended early.
-    """
-    epochs = settings.epochs if epochs is None else epochs
-    factors = [lr_factors(groups, Epoch(index, settings.epochs)) for index in range(epochs)]
-    return settings.alpha_lr * steps_an_epoch * max(sum(row[group.name] for row in factors) for group in groups)
+def alpha_travel(groups: Sequence[ParameterGroup], lr: float, epochs: Sequence[Epoch], steps_an_epoch: int) -> float:
+    """The most that Adam can move an α in these epochs: the sum of its learning rate over all steps."""
+    factors = [lr_factors(groups, epoch) for epoch in epochs]
+    return lr * steps_an_epoch * max(sum(row[group.name] for row in factors) for group in groups)

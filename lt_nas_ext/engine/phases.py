@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,8 +21,19 @@ from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.seeds import generator
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.longtail import DeferredReweighting, LongTailLoss, MixedTargets, make_loss, mixup, remix
-from lt_nas_ext.methods import Epoch, Labelled, Stream, TwoViews
+from lt_nas_ext.longtail import (
+    DeferredReweighting,
+    LongTailLoss,
+    MixedTargets,
+    make_loss,
+    mixed_loss,
+    mixing_ratios,
+    mixup,
+    remix,
+    schedule,
+)
+from lt_nas_ext.methods import Epoch, Labelled, Paired, Stream, TwoViews
+from lt_nas_ext.space import TwoHeads
 
 
 class Retraining:
@@ -35,7 +46,11 @@ class Retraining:
         if len(images) < 2:
             raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
         names = (settings.views, settings.augment)
-        stream, options = Stream("labelled", (settings.sampler,)), (settings.cutout, settings.tail_augment)
+        self.ratios = _mixing_ratios(self.network, settings)
+        stream = (
+            Stream("paired", ("instance", "class_uniform")) if self.ratios else Stream("labelled", (settings.sampler,))
+        )
+        options = (settings.cutout, settings.tail_augment)
         self._supervised = Feed(stream, images, data, *draws, "retrain", *names, *options)
         self.steps = len(self._supervised)
         self._criterion = _criterion(data, settings).to(device)
@@ -83,17 +98,22 @@ class Retraining:
         self.network.train()
         meter = Meter()
         for step, draw in enumerate(self._supervised.epoch(at.index)):
-            assert isinstance(draw.batch, Labelled)
-            logits, loss = self._loss(*self._mixed(draw.batch, at, step))
-            loss = self._descend(loss)
+            if isinstance(draw.batch, Paired):
+                loss = self._descend(self._paired_loss(draw.batch, self.ratios[at.index]))
+            else:
+                assert isinstance(draw.batch, Labelled)
+                logits, loss = self._loss(*self._mixed(draw.batch, at, step))
+                loss = self._descend(loss)
+                meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
             if self._average is not None:
                 self._average.update()
             meter.add({"train_loss": loss})
-            meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
             watch.step({"train": loss})
         figures = meter.read()
         row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
-        row["train_accuracy"] = figures["train_accuracy"]
+        row["train_accuracy"] = figures.get("train_accuracy")
+        if self.ratios:
+            row["mixing_ratio"] = self.ratios[at.index]
         if (at.index + 1) % settings.test_every == 0 or at.index + 1 == at.count:
             with contextlib.nullcontext() if self._average is None else self._average.applied():
                 metrics = evaluate(self.model, self.test)
@@ -128,6 +148,12 @@ class Retraining:
         if auxiliary is not None:
             loss = loss + self._auxiliary * self._criterion(auxiliary.float(), targets)
         return logits, loss
+
+    def _paired_loss(self, batch: Paired, ratio: float) -> torch.Tensor:
+        first, second = batch.first, batch.second
+        with self._autocast():
+            branches = cast(TwoHeads, self.network).pair(first.images, second.images)
+        return mixed_loss(branches.mixed(ratio).float(), first.labels, second.labels, ratio, self._criterion)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return autocast(self._device, self.settings.precision)
@@ -194,6 +220,18 @@ def _criterion(data: Dataset, settings: RetrainSettings) -> nn.Module:
     if settings.loss == "cross_entropy" and not settings.mixup and not settings.drw:
         return nn.CrossEntropyLoss(label_smoothing=settings.label_smoothing)  # in one kernel
     return make_loss(settings.loss, data.counts, settings.label_smoothing)
+
+
+def _mixing_ratios(network: nn.Module, settings: RetrainSettings) -> tuple[float, ...]:
+    """The mixing ratio of each supervised epoch of a network with two heads; none for any other."""
+    if not isinstance(network, TwoHeads):
+        return ()
+    for name, wanted in (("mixup", 0.0), ("auxiliary", 0.0), ("sampler", "instance")):
+        if getattr(settings, name) != wanted:
+            raise UserError(f"{name}: got {getattr(settings, name)!r} for a network with two heads; wanted {wanted!r}")
+    if settings.loss == "ldam":
+        raise UserError("loss: got 'ldam' for a network with two heads, which are no cosines; wanted another")
+    return mixing_ratios(schedule(settings.mixing, settings.mixing_beta, settings.mixing_constant), settings.epochs)
 
 
 def _barlow_twins(network: nn.Module, settings: RetrainSettings) -> lt_nn.BarlowTwinsLoss:

@@ -22,7 +22,7 @@ from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import CosineClassifier, calibrate, evaluate_predictions, last_linear
-from lt_nas_ext.space import Genotype, Network, multiply_adds, param_count
+from lt_nas_ext.space import AnyGenotype, BbnGenotype, Network, multiply_adds, param_count
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RetrainResult:
 
 
 def run_retrain(
-    what: Genotype | nn.Module | str,
+    what: AnyGenotype | nn.Module | str,
     data: Dataset,
     settings: RetrainSettings,
     out: str | Path | None = None,
@@ -53,8 +53,9 @@ def run_retrain(
     """Train a network on the training images, less `val_fraction`, and evaluate its last weights on the test images.
 
     Args:
-        what: a genotype; a module from normalised images to logits (trained in place; for a pre-training it needs
-            `features` and `feature_dim`); or a name of `architecture.BASELINES`.
+        what: a genotype (of a `BbnGenotype` the network with both heads learns from paired streams); a module from
+            normalised images to logits (trained in place; for a pre-training it needs `features` and `feature_dim`);
+            or a name of `architecture.BASELINES`.
         data: the long-tailed training set and its test set.
         settings: every number.
         out: run directory; None keeps everything in memory.
@@ -70,6 +71,8 @@ def run_retrain(
     data, validation = _without_validation(whole, settings)
     progress = following(progress)
     device = choose_device(settings.device)
+    if isinstance(what, BbnGenotype) and settings.derived == "plain":
+        what = what.backbone
     architecture = describe(
         what,
         settings.channels,
@@ -79,6 +82,7 @@ def run_retrain(
         settings.random_parameters,
         data.num_classes,
         data.image_shape[0],
+        settings.test_mixing,
     )
     if settings.loss == "ldam":
         architecture["classifier"] = "cosine"
@@ -92,9 +96,13 @@ def run_retrain(
         if isinstance(what, nn.Module):
             _check_fits(model, data, settings)
         retraining = Retraining(model, data, settings, device)
+    more: dict[str, Any] = {"architecture": architecture}
+    # Two functions of one name may differ: what counts is what they return.
+    if callable(settings.mixing):
+        more["mixing_ratios"] = list(retraining.ratios)
     directory = None
     if out is not None:
-        directory = RunDirectory(out, run_config("retrain", settings, whole, architecture=architecture), resume)
+        directory = RunDirectory(out, run_config("retrain", settings, whole, **more), resume)
         parts = {"train": data.train, "test": data.test}
         if validation is not None:
             parts["validation"] = validation

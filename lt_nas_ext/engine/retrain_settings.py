@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail.losses import LossName, make_loss
+from lt_nas_ext.longtail.mixing import Mixing, check_ratio, schedule
 from lt_nas_ext.longtail.samplers import SamplerName
 from lt_nas_ext.methods.settings import (
     Precision,
@@ -20,6 +21,7 @@ from lt_nas_ext.methods.settings import (
 from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
+Derivation = Literal["found", "plain"]
 
 SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
 """Size -> (channels, layers). paper: DARTS' [paper]; small: the supernet's own [ours]."""
@@ -104,6 +106,17 @@ class RetrainSettings:
     float32."""
     val_fraction: float = 0.0
     """Share of each class's training images to hold out; temperature and logit adjustment are fitted on them after."""
+    derived: Derivation = "found"
+    """Of what darts+bbn found: the network with both heads (found), or that of the backbone's cells alone (plain)."""
+    mixing: Mixing = "parabolic"
+    """Mixing ratio r of a network with two heads: parabolic, 1 - (t/T)^2; reverse-sigmoid; or constant. In Python also
+    any function of the progress t/T."""
+    mixing_beta: float = 10.0
+    """Steepness of the reverse sigmoid, 1 / (1 + exp(beta * (t/T - 1/2)))."""
+    mixing_constant: float = 0.5
+    """The mixing ratio where it is constant."""
+    test_mixing: float = 0.5
+    """The mixing ratio at which the trained heads answer: 0 is the class head alone, 1/2 BBN's own."""
     test_every: int = 1
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
@@ -134,6 +147,11 @@ class RetrainSettings:
         check_choice(self, "drop_path_on", get_args(DropPathOn))
         check_choice(self, "precision", get_args(Precision))
         check_widths(self, "projector")
+        check_choice(self, "derived", get_args(Derivation))
+        schedule(self.mixing)  # a name or a function
+        check_number(self, "mixing_beta", above=0.0)
+        check_ratio("mixing_constant", self.mixing_constant)
+        check_ratio("test_mixing", self.test_mixing)
         self._check_loss()
 
     def _check_loss(self) -> None:

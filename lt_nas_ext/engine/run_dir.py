@@ -42,7 +42,8 @@ class RunDirectory:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"out: {self.path} is a file; wanted a directory for the run")
-        config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
+        # As it will be read back: tuples become lists, and a function of the user's (a schedule) its name.
+        config = json.loads(json.dumps(config, default=_function_name))
         found = [name for name in FILES if (self.path / name).exists()]
         if found:
             _check_continues(self.path, config, resume)
@@ -150,6 +151,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise UserError(f"{file}: wanted an object with 'settings'; this is not the config.json of a run")
     return content
+
+
+def _function_name(value: Any) -> str:
+    return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def _check_continues(path: Path, config: dict[str, Any], resume: bool) -> None:

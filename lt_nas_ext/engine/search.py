@@ -92,16 +92,16 @@ def run_search(
         if not method.label_free:
             _check_classes(share, half, data)
     search = _Search(method, data, halves, settings, device)
-    before = method.warnings(search.alpha_travel(settings.epochs), settings.epochs * search.steps)
+    before = method.warnings(search.alpha_travel(method.epochs), method.epochs * search.steps)
     _warn(before)
     directory = None
     if out is not None:
-        directory = RunDirectory(out, run_config("search", settings, data), resume)
+        directory = RunDirectory(out, run_config("search", settings, data, **method.identity()), resume)
         shares = {"train": data.train} if settings.one_level else {"weights": halves[0], "alpha": halves[1]}
         data.write_manifest(directory.path / "manifest.csv", {**shares, "test": data.test})
     history = train(
         search,
-        settings.epochs,
+        method.epochs,
         search.steps,
         settings.seed,
         device,
@@ -159,7 +159,7 @@ def _second_stage(
     if above is not None:
         config = run_config("ranking", settings, data, stage=method.report(search.networks))
         directory = RunDirectory(above.path / "ranking", config, resume=True)
-    history = train(search, settings.epochs, search.steps, settings.seed, device, directory, progress, method.name)
+    history = train(search, method.epochs, search.steps, settings.seed, device, directory, progress, method.name)
     seconds = round(sum(row["seconds"] for row in history), 2)
     return method.derive(search.networks), {"ranking": {**method.report(search.networks), "seconds": seconds}}
 
@@ -198,7 +198,8 @@ class _Search:
 
     def alpha_travel(self, epochs: int) -> float:
         """The most that Adam can move an α in so many epochs; there is one step of α before each step of w."""
-        return alpha_travel(self._steps.alphas.groups, self.settings, self.steps, epochs)
+        at = [self.method.at(epoch) for epoch in range(epochs)]
+        return alpha_travel(self._steps.alphas.groups, self.settings.alpha_lr, at, self.steps)
 
     @property
     def capture_fallbacks(self) -> list[str]:
@@ -206,9 +207,11 @@ class _Search:
         return self._steps.fallbacks
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
-        at = Epoch(epoch, self.settings.epochs)
+        at = self.method.at(epoch)
         self._steps.begin(at)
         self.networks.train()
+        for module in self.method.still(self.networks, at):
+            module.eval()
         meter, norms = Meter(), dict[str, torch.Tensor]()
         draws = zip(self._alpha_feed.epoch(epoch, self.steps), self._weight_feed.epoch(epoch), strict=True)
         for step, (alpha_draw, weight_draw) in enumerate(draws):
@@ -216,7 +219,7 @@ class _Search:
             if self._steps.alphas.active:
                 # Gradients by part are taken once, within a step of the last epoch that is taken anyway: a pass of
                 # their own would move the running statistics.
-                measure = norms.update if step == 0 and at.index == at.count - 1 else None
+                measure = norms.update if step == 0 and epoch == self.method.epochs - 1 else None
                 loss = self._steps.arch(alpha_draw.batch, weight_draw.batch, measure)
                 meter.add({"val_loss": loss.task.detach(), **_named("alpha", loss)})
                 shown["val"] = loss.task.detach()
@@ -228,7 +231,8 @@ class _Search:
             if self.probe is not None and loss.features is not None:
                 self.probe.learn(loss.features, weight_draw.labels)
             watch.step(shown)
-        return {**self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()}), **self._tested(at)}
+        row = self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()})
+        return {**row, **self._tested(epoch, row)}
 
     def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
         names = ("train_loss", "val_loss", "train_accuracy")
@@ -242,6 +246,7 @@ class _Search:
             "losses": {name: finite(value) for name, value in means.items() if "/" in name},
             "probe_accuracy" if self.probe is not None else "val_accuracy": accuracy,
             **judged,
+            **self.method.shown(at),
             "alpha": {name: alpha.tolist() for name, alpha in self.method.alphas(self.networks).items()},
             "gates": {name: gate.tolist() for name, gate in self.method.gates(self.networks).items()},
             "genotype": None if genotype is None else json.loads(genotype.to_json()),
@@ -256,23 +261,29 @@ class _Search:
     def validation(self) -> tuple[float, dict[str, Any]]:
         """Accuracy on the half that trains α, and what the method makes of it; of the probe in a label-free search."""
         logits, labels = self._logits(self._validation), self._validation.labels
+        found = _accuracies(logits, labels)
+        if self.method.readings:  # the best of them
+            return max(found), {"val_readings": dict(zip(self.method.readings, found, strict=True))}
         judged = self.method.judge(self.networks, logits, labels) if self.probe is None else {}
-        return float((logits.argmax(1) == labels).float().mean()), judged
+        return found[0], judged
 
-    def _tested(self, at: Epoch) -> Row:
+    def _tested(self, epoch: int, row: Row) -> Row:
         """Accuracy on the test images in the epochs that `test_every` names, nothing in others. It draws nothing."""
-        every, last = self.settings.test_every, at.index + 1 == at.count
-        if self._test is None or ((at.index + 1) % every and not last):
+        every, last, readings = self.settings.test_every, epoch + 1 == self.method.epochs, self.method.readings
+        if self._test is None or ((epoch + 1) % every and not last):
             return {}
-        found = evaluate_predictions(self._logits(self._test).argmax(1), self._test.labels, self._data.counts)
-        return {"test_accuracy": found.top1, "test_longtailed_accuracy": finite(found.longtailed_top1)}
+        logits, labels, tested = self._logits(self._test), self._test.labels, dict[str, Any]()
+        if readings:
+            tested["test_readings"] = dict(zip(readings, _accuracies(logits, labels), strict=True))
+            logits = logits[:, readings.index(chosen_reading(row))]
+        found = evaluate_predictions(logits.argmax(1), labels, self._data.counts)
+        return {"test_accuracy": found.top1, "test_longtailed_accuracy": finite(found.longtailed_top1), **tested}
 
     @torch.no_grad()
     def _logits(self, images: ImageSet) -> torch.Tensor:
-        """(N, C) of the supernet, or of the probe where the search is label-free."""
-        networks, look = self.networks.eval(), self.method.logits
-        if self.probe is not None:
-            look = self.method.features
+        """(N, C) of the supernet, or of the probe where the search is label-free; (N, readings, C) of several."""
+        method, networks = self.method, self.networks.eval()
+        look = method.read if method.readings else method.logits if self.probe is None else method.features
         found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
         return found if self.probe is None else self.probe.logits(found)
 
@@ -294,6 +305,18 @@ class _Search:
             self.probe.load_state_dict(state["probe"])
 
 
+def chosen_reading(row: Row) -> str:
+    """Of an epoch's readings the best on the second half, never on test images; a tie goes to the first."""
+    readings: dict[str, float] = row["val_readings"]
+    return max(readings, key=readings.__getitem__)
+
+
+def _accuracies(logits: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """Of each reading: of (N, R, C) logits R, of (N, C) one."""
+    right = logits.argmax(-1).view(len(labels), -1) == labels[:, None]
+    return [float(share) for share in right.float().mean(0)]
+
+
 def _named(side: str, loss: Loss) -> dict[str, torch.Tensor]:
     return {f"{side}/{name}": term for name, term in loss.terms.items()}
 
@@ -311,6 +334,7 @@ def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> di
         "parameters": sum(parameter.numel() for parameter in search.networks.parameters()),
         "epochs": len(history),
         **{name: last[name] for name in ("stopped",) if name in last},
+        **({"reading": chosen_reading(last)} if "val_readings" in last else {}),
         **search.method.report(search.networks),
         "seconds": round(sum(row["seconds"] for row in history), 2),
         "health": figures,

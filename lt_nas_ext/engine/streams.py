@@ -10,6 +10,7 @@ import torch
 
 from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
 from lt_nas_ext.engine.seeds import derived_seed, generator
+from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import TailAugment
 from lt_nas_ext.methods import Batch, Labelled, LabelledViews, Paired, Stream, TwoViews
 
@@ -35,6 +36,9 @@ class Feed:
         cutout: whether a square is cut out of labelled images after that; it becomes the mean, which DARTS' 0 after
             normalisation is.
         tail: whether labelled images of rare classes are mostly augmented as the first of the two views.
+
+    Raises:
+        UserError: a sampler draws classes, and one of them has no image.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Feed:
         self._views = two_views(data.views if views == "default" else views)
         self._augment = augment(data.augment if augmentation == "default" else augmentation, cutout, data.mean)
         self._tail = TailAugment(self._augment, self._views.a, data.counts) if tail else None
+        _check_classes(stream, images, data, role)
         self._sets = [
             Batches(images, batch_size, derived_seed(seed, "order", role, place), sampler)
             for place, sampler in enumerate(stream.samplers)
@@ -93,6 +98,17 @@ class Feed:
     def _ready(self, images: torch.Tensor) -> torch.Tensor:
         # channels_last: two to three times faster convolutions on CPUs, and no slower on CUDA.
         return normalize(images, self._mean, self._std).contiguous(memory_format=torch.channels_last)
+
+
+def _check_classes(stream: Stream, images: ImageSet, data: Dataset, role: str) -> None:
+    """Raise `UserError` where a sampler could not draw a class: it would silently be left out."""
+    empty = [name for name, n in zip(data.class_names, images.counts(data.num_classes), strict=True) if not n]
+    drawing = [sampler for sampler in stream.samplers if sampler != "instance"]
+    if empty and drawing:
+        raise UserError(
+            f"data: class {empty[0]!r} has no images for {role}, and the {drawing[0]} sampler draws every class; "
+            "wanted at least one of each class on either side (stratify=True), or the class left out"
+        )
 
 
 def _floats(images: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from lt_nas_ext.longtail.losses import (
 )
 from lt_nas_ext.longtail.metrics import Metrics, RunningMetrics, class_groups, evaluate_predictions, longtailed_top1
 from lt_nas_ext.longtail.mixed import MixedTargets, mixup, remix
+from lt_nas_ext.longtail.mixing import MIXINGS, mixed_loss, mixing_ratios, schedule
 from lt_nas_ext.longtail.samplers import SAMPLERS, ImageSampler, class_probabilities, epoch_length, epoch_order
 from lt_nas_ext.longtail.tail import TailAugment
 from lt_nas_ext.longtail.weights import DeferredReweighting, class_balanced_weights, inverse_frequency_weights
@@ -28,6 +29,7 @@ __all__ = [
     "IMBALANCES",
     "LDAM",
     "LOSSES",
+    "MIXINGS",
     "SAMPLERS",
     "BalancedSoftmax",
     "Calibration",
@@ -57,9 +59,12 @@ __all__ = [
     "last_linear",
     "longtailed_top1",
     "make_loss",
+    "mixed_loss",
+    "mixing_ratios",
     "mixup",
     "remix",
     "retrain_classifier",
+    "schedule",
     "subset_indices",
     "tau_normalized",
 ]

@@ -17,15 +17,20 @@ from lt_nas_ext.methods.base import (
     TwoViews,
     UnreachableGateWarning,
 )
+from lt_nas_ext.methods.bbn import Bbn, hls_factor
 from lt_nas_ext.methods.darts import Darts
 from lt_nas_ext.methods.fair_darts import FairDarts, zero_one_loss
 from lt_nas_ext.methods.presets import PRESETS, preset
 from lt_nas_ext.methods.random_search import RandomSearch
+from lt_nas_ext.methods.rebalanced import DartsResampling, DartsReweighting
 from lt_nas_ext.methods.settings import SearchSettings, nearest
 from lt_nas_ext.methods.ssf_nas import SsfNas
 from lt_nas_ext.methods.ssnas import Ssnas
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Darts, FairDarts, SsfNas, Ssnas, RandomSearch)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (Darts, FairDarts, SsfNas, Ssnas, Bbn, DartsResampling, DartsReweighting, RandomSearch)
+}
 """Name -> method. A new method is one file and one row here."""
 
 
@@ -59,6 +64,7 @@ __all__ = [
     "Stream",
     "TwoViews",
     "UnreachableGateWarning",
+    "hls_factor",
     "method_class",
     "preset",
     "zero_one_loss",

@@ -22,10 +22,11 @@ from lt_nas_ext.methods.settings import SearchSettings
 
 @dataclass(frozen=True)
 class Epoch:
-    """Where the search stands: `index` counts from 0 to `count` - 1."""
+    """Where the search stands: `index` counts from 0 to `count` - 1, within the `phase` of `Method.phases`."""
 
     index: int
     count: int
+    phase: int = 0
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,8 @@ class Method(ABC):
     """What `weight_loss` is fed, from the first half of the training images."""
     alpha_stream: Stream = Stream("labelled")
     """What `alpha_loss` is fed, from the second half."""
+    readings: tuple[str, ...] = ()
+    """The ways to read one pass (BBN: at mixing ratios), by name; that which is best on the second half is chosen."""
 
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         self.settings = settings
@@ -197,6 +200,32 @@ class Method(ABC):
     def label_free(self) -> bool:
         """No loss sees a label: the engine then shows the accuracy of a detached linear probe."""
         return self.weight_stream.kind == self.alpha_stream.kind == "two_views"
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Epochs of each phase; the learning rates' schedules begin anew in each."""
+        return (self.settings.epochs,)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases."""
+        return sum(self.phases)
+
+    def at(self, epoch: int) -> Epoch:
+        """Where the search stands in its `epoch`-th epoch of all."""
+        for phase, count in enumerate(self.phases):
+            if epoch < count:
+                return Epoch(epoch, count, phase)
+            epoch -= count
+        raise IndexError(f"epoch {epoch} lies behind the last of {self.phases}")
+
+    def identity(self) -> dict[str, Any]:
+        """What config.json must hold beside the settings: a run resumes only where it is the same."""
+        return {}
+
+    def shown(self, epoch: Epoch) -> dict[str, Any]:
+        """Figures of an epoch for history.jsonl, beside losses, accuracies and learning rates."""
+        return {}
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -227,9 +256,17 @@ class Method(ABC):
         weights = tuple(parameter for parameter in networks.parameters() if id(parameter) not in alphas)
         return [ParameterGroup("weights", weights)]
 
+    def still(self, networks: nn.Module, epoch: Epoch) -> Sequence[nn.Module]:
+        """Modules that stay in evaluation mode in this epoch: their running statistics do not move."""
+        return ()
+
     @abstractmethod
     def logits(self, networks: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Inference: normalised images (N, C, H, W) -> (N, num_classes)."""
+
+    def read(self, networks: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Inference in every way of `readings` from one pass: normalised images -> (N, len(readings), num_classes)."""
+        raise NotImplementedError(f"{self.name} names readings {self.readings} and cannot read them")
 
     @abstractmethod
     def features(self, networks: nn.Module, images: torch.Tensor) -> torch.Tensor:

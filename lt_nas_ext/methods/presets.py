@@ -111,7 +111,42 @@ DEMO_SSF = replace(
     projector=(256, 256, 256),
 )
 
-_PAPERS = (DARTS, AUTHORS_FAIR_DARTS, PAPER_FAIR_DARTS, PAPER_SSF, SSNAS)
+# [paper] 8 cells, 80/20 split, batch 128 (a stream), both learning rates .02, cosine, weight decay 3e-4.
+# [ours] what its text does not state or has lost: the epochs T, where the cosine ends, channels, momentum, clipping,
+# Adam's betas and the weight decay of alpha (DARTS'), augmentation beyond crops (the data set's own).
+PAPER_HLS_DARTS = replace(
+    DARTS,
+    preset="paper-hls-darts",
+    epochs=50,
+    batch_size=128,
+    layers=8,
+    w_lr=0.02,
+    w_lr_min=0.0,
+    w_weight_decay=3e-4,
+    alpha_lr=0.02,
+    split=0.8,
+)
+PAPER_HLS_RESAMPLING = replace(PAPER_HLS_DARTS, method="darts+resampling", preset="paper-hls-resampling")
+PAPER_HLS_REWEIGHTING = replace(
+    PAPER_HLS_DARTS, method="darts+reweighting", preset="paper-hls-reweighting", loss="class_balanced"
+)
+PAPER_HLS_BBN = replace(PAPER_HLS_DARTS, method="darts+bbn", preset="paper-hls-bbn", mixing="parabolic", hls="none")
+# [ours] the formula behind "hls" and behind "reverse-sigmoid": the paper states properties, its equations are lost.
+PAPER_HLS = replace(PAPER_HLS_BBN, preset="paper-hls", hls="hls", hls_k=1.0, hls_scope="arch")
+PAPER_HLS_REVERSE_SIGMOID = replace(PAPER_HLS, preset="paper-hls-reverse-sigmoid", mixing="reverse-sigmoid")
+# [ours] which of the four variants stands for the row, its epochs and its rate.
+PAPER_HLS_CONTINUOUS = replace(PAPER_HLS, preset="paper-hls-continuous", continuous="class-head")
+
+_HLS = (
+    PAPER_HLS_DARTS,
+    PAPER_HLS_RESAMPLING,
+    PAPER_HLS_REWEIGHTING,
+    PAPER_HLS_BBN,
+    PAPER_HLS,
+    PAPER_HLS_REVERSE_SIGMOID,
+    PAPER_HLS_CONTINUOUS,
+)
+_PAPERS = (DARTS, AUTHORS_FAIR_DARTS, PAPER_FAIR_DARTS, PAPER_SSF, SSNAS, *_HLS)
 
 PRESETS: dict[str, SearchSettings] = {
     settings.preset: settings for settings in (*_PAPERS, RECOMMENDED, RANDOM, DEMO_DARTS, DEMO_SSF)

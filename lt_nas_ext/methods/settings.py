@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail.losses import LossName
+from lt_nas_ext.longtail.mixing import Mixing, check_ratio, schedule
 
 Primitives = Literal["darts", "fair-darts"]
 AlphaInit = Literal["noise", "zeros"]
@@ -19,6 +20,9 @@ ZeroOne = Literal["l1", "l2"]
 Order = Literal["first", "second", "exact"]
 Scale = Literal["none", "dim"]
 Precision = Literal["float32", "tf32", "bf16"]
+Hls = Literal["none", "hls", "constant", "freeze"]
+HlsScope = Literal["arch", "arch+weights"]
+Continuous = Literal["none", "class-head", "half", "reverse-sigmoid", "frozen-backbone"]
 
 SettingsT = TypeVar("SettingsT")
 
@@ -42,13 +46,14 @@ class SearchSettings:
     """
 
     method: str = "darts"
-    """The system to run: darts, fair-darts, ssf-nas, ssnas, or random (genotypes drawn at random)."""
+    """The system to run: darts, fair-darts, ssf-nas, ssnas, darts+bbn, darts+resampling, darts+reweighting, or random
+    (genotypes drawn at random)."""
     preset: str = "darts"
     """The preset that these numbers started from: a record; on the command line it gives all other defaults."""
     epochs: int = 50
     """Search epochs; an epoch is one pass over the half that trains w."""
     batch_size: int = 64
-    """Images in a step, on either half."""
+    """Images in a step, on either half; in each of the two streams of darts+bbn."""
     channels: int = 16
     """Channels C of the supernet's first cell; they double at each reduction."""
     layers: int = 8
@@ -119,6 +124,29 @@ class SearchSettings:
     """Augmentation that makes the two views (ssf-nas), by name; default: the data set's own."""
     augment: str = "default"
     """Augmentation of labelled images, by name; default: the data set's own."""
+    mixing: Mixing = "parabolic"
+    """Mixing ratio r over the epochs (darts+bbn): parabolic, 1 - (t/T)^2; reverse-sigmoid; or constant. In Python also
+    any function of the progress t/T."""
+    mixing_beta: float = 10.0
+    """Steepness of the reverse sigmoid, 1 / (1 + exp(beta * (t/T - 1/2)))."""
+    mixing_constant: float = 0.5
+    """The mixing ratio where it is constant."""
+    hls: Hls = "none"
+    """Learning rate of the backbone's architecture parameters against the heads' (darts+bbn): the same (none), times
+    g(r) = exp(-k (1/r - 1)) (hls), times hls_constant (constant), or 0 (freeze)."""
+    hls_k: float = 1.0
+    """k of g(r)."""
+    hls_constant: float = 1.0
+    """The factor where it is constant."""
+    hls_scope: HlsScope = "arch"
+    """What the factor acts on: the backbone's architecture parameters (arch), or its weights too (arch+weights)."""
+    continuous: Continuous = "none"
+    """Continuous training after the main schedule (darts+bbn): the class head alone learns, r = 0 (class-head); r = 1/2
+    (half); reverse-sigmoid; or the class head alone over a backbone frozen with its statistics (frozen-backbone)."""
+    continuous_epochs: int = 10
+    """Epochs of the continuous training, always extra."""
+    continuous_lr: float = 0.1
+    """Factor on all learning rates in those epochs; the cosine schedule of w_lr begins anew."""
     split: float = 0.5
     """Share of the training images that trains w; the rest trains the architecture parameters."""
     one_level: bool = False
@@ -168,6 +196,7 @@ class SearchSettings:
         check_widths(self, "projector")
         check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip", "lambda_01_ramp", "label_free")
         check_switch(self, "one_level", "fit")
+        self._check_mixing()
         if self.one_level and self.candidates > 1:
             came = f"got {self.candidates} with one_level"
             raise UserError(f"candidates: {came}, which leaves no images to judge them on; wanted 0")
@@ -175,6 +204,15 @@ class SearchSettings:
         pair = isinstance(betas, tuple) and len(betas) == 2
         if not pair or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in betas):
             raise UserError(f"alpha_betas: got {betas!r}; wanted two numbers, each at least 0 and below 1")
+
+    def _check_mixing(self) -> None:
+        schedule(self.mixing)  # a name or a function
+        check_number(self, "mixing_beta", "hls_k", "hls_constant", "continuous_lr", above=0.0)
+        check_ratio("mixing_constant", self.mixing_constant)
+        check_choice(self, "hls", get_args(Hls))
+        check_choice(self, "hls_scope", get_args(HlsScope))
+        check_choice(self, "continuous", get_args(Continuous))
+        check_whole(self, "continuous_epochs", least=1)
 
 
 def overridden(settings: SettingsT, overrides: Mapping[str, Any]) -> SettingsT:

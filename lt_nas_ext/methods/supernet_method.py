@@ -73,12 +73,12 @@ class SupernetMethod(Method):
         """The candidates' names, in the order of alpha's columns."""
         return lt_nn.DARTS if self.settings.primitives == "darts" else lt_nn.FAIR_DARTS
 
-    def build_supernet(self) -> Supernet:
+    def build_supernet(self, classifier: bool = True) -> Supernet:
         """The supernet of the settings, for the images and classes of the problem."""
         settings, problem = self.settings, self.problem
         arguments: dict[str, Any] = {
             "channels": settings.channels,
-            "num_classes": problem.num_classes,
+            "num_classes": problem.num_classes if classifier else None,
             "layers": settings.layers,
             "gate": self.gate,
             "primitives": self.primitives,
@@ -163,7 +163,7 @@ class SupernetMethod(Method):
     def agrees(self) -> bool:
         return True
 
-    def derive_gates(self, gates: Mapping[str, torch.Tensor]) -> Genotype:
+    def derive_gates(self, gates: Mapping[str, torch.Tensor]) -> Derived:
         return from_gates(gates, self.primitives, self.settings.rule, self.settings.threshold)
 
     def stop_reason(self, genotype: Derived | None, epoch: Epoch) -> str | None:

@@ -17,7 +17,8 @@ from lt_nas_ext.report.layout import Box, Key, Layout, Point, layout
 from lt_nas_ext.report.palette import FAMILIES, FONT, INK, LINE, MUTED, PAPER, family, short_name
 
 if TYPE_CHECKING:
-    from lt_nas_ext.space.genotype import CellGenotype, Genotype
+    from lt_nas_ext.space.bbn_genotype import AnyGenotype
+    from lt_nas_ext.space.genotype import CellGenotype
 
 STRIDE_NOTE = "edges from the inputs have stride 2"
 
@@ -56,9 +57,9 @@ def draw_cell(cell: CellGenotype, title: str = "Cell", note: str = "", nodes: in
 
 
 def draw_genotype(
-    genotype: Genotype, nodes: int | None = None, title: str = "Found cells", beside: bool | None = None
+    genotype: AnyGenotype, nodes: int | None = None, title: str = "Found cells", beside: bool | None = None
 ) -> str:
-    """The normal and the reduction cell as one SVG document with one legend.
+    """All cells, normal and reduction and those of heads, as one SVG document with one legend.
 
     `beside=None` puts them side by side where that stays readable (1600 pixels), else one above the other.
 
@@ -67,17 +68,45 @@ def draw_genotype(
     >>> draw_genotype(Genotype(cell, cell)).count("skip</text>")
     2
     """
-    normal = _draw(genotype.normal, "Normal cell", "", nodes)
-    reduce = _draw(genotype.reduce, "Reduction cell", STRIDE_NOTE, nodes)
-    cells = [genotype.normal, genotype.reduce]
+    drawings = [_draw(cell, cell_title(name), cell_note(name), nodes) for name, cell in genotype.cells.items()]
+    cells = list(genotype.cells.values())
     if beside is None:
-        beside = normal.width + reduce.width <= 1600
+        beside = sum(drawing.width for drawing in drawings) <= 1600
+    placed, right, top = [], 0.0, 0.0
+    height = max(drawing.height for drawing in drawings)
+    for drawing in drawings:
+        if beside:
+            placed.append(_Place(right, 0, height, drawing))
+            right += drawing.width + 12
+        else:
+            placed.append(_Place(0, top, drawing.height, drawing))
+            top += drawing.height
     if beside:
-        height, right = max(normal.height, reduce.height), normal.width + 12
-        placed = [_Place(0, 0, height, normal), _Place(right, 0, height, reduce)]
-        return _document(placed, right + reduce.width, height, title, cells)
-    placed = [_Place(0, 0, normal.height, normal), _Place(0, normal.height, reduce.height, reduce)]
-    return _document(placed, max(normal.width, reduce.width), normal.height + reduce.height, title, cells)
+        return _document(placed, right - 12, height, title, cells)
+    return _document(placed, max(drawing.width for drawing in drawings), top, title, cells)
+
+
+CELL_TITLES = {
+    "normal": "Normal cell",
+    "reduce": "Reduction cell",
+    "instance_head": "Instance head",
+    "class_head": "Class head",
+}
+"""What the cells of a genotype are called, by their names in genotype.json."""
+
+
+def cell_title(name: str) -> str:
+    """The heading of a cell.
+
+    >>> cell_title("reduce"), cell_title("instance_head")
+    ('Reduction cell', 'Instance head')
+    """
+    return CELL_TITLES.get(name, name)
+
+
+def cell_note(name: str) -> str:
+    """What to know of a cell of this name: in a reduction cell, where the stride is."""
+    return STRIDE_NOTE if name == "reduce" else ""
 
 
 def vanished(cell: CellGenotype, nodes: int | None = None) -> list[int]:

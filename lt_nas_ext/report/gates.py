@@ -8,6 +8,7 @@ from html import escape
 from itertools import pairwise
 
 from lt_nas_ext import nn
+from lt_nas_ext.report.cells import cell_title
 from lt_nas_ext.report.palette import FAMILIES, FONT, GRID, INK, LINE, MUTED, family, short_name
 from lt_nas_ext.report.runs import Run
 
@@ -41,7 +42,7 @@ def gates_over_epochs(run: Run, name: str = "") -> str:
     """
     key = "gates" if any(row.get("gates") for row in run.history) else "alpha"
     epochs = [(i + 1, row[key]) for i, row in enumerate(run.history) if row.get(key)]
-    cells = [cell for cell in ("normal", "reduce") if epochs and cell in epochs[0][1]]
+    cells = list(epochs[0][1]) if epochs else []
     if not cells:
         return ""
     edges, candidates = len(epochs[0][1][cells[0]]), len(epochs[0][1][cells[0]][0])
@@ -51,11 +52,15 @@ def gates_over_epochs(run: Run, name: str = "") -> str:
     width = _LEFT + (nodes + 1) * (_PANEL_WIDTH + _GAP_X)
     height = _TOP + nodes * (_PANEL_HEIGHT + _GAP_Y)
     shapes = []
-    for place, cell in enumerate(cells):
+    pitch = height + _BETWEEN
+    for place, cell in enumerate(cells):  # two in a row
         series = [(x, state[cell]) for x, state in epochs]
         body = _triangle(run, cell, series, names, nodes, scale)
-        shapes.append(f'<g transform="translate({place * (width + _BETWEEN):.0f} 0)">{body}</g>')
-    whole, legend = len(cells) * (width + _BETWEEN) - _BETWEEN, _legend(names, height + 22)
+        x, y = place % 2 * (width + _BETWEEN), place // 2 * pitch
+        shapes.append(f'<g transform="translate({x:.0f} {y:.0f})">{body}</g>')
+    whole = min(len(cells), 2) * (width + _BETWEEN) - _BETWEEN
+    height += (len(cells) - 1) // 2 * pitch
+    legend = _legend(names, height + 22)
     title = f"{'Gates' if key == 'gates' else 'Architecture parameters'} of every edge over the search epochs of {name}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{whole:.0f}" height="{height + 36:.0f}" role="img" '
@@ -89,9 +94,10 @@ def _limits(key: str, values: Sequence[float]) -> tuple[float, float]:
 def _triangle(
     run: Run, cell: str, series: Sequence[tuple[int, Matrix]], names: Sequence[str], nodes: int, scale: _Scale
 ) -> str:
-    chosen = {(e.op, e.source, e.target) for e in getattr(run.genotype, cell).edges} if run.genotype else set()
+    found = run.genotype.cells.get(cell) if run.genotype else None
+    chosen = {(edge.op, edge.source, edge.target) for edge in found.edges} if found else set()
     threshold = run.settings.get("threshold") if str(run.settings.get("rule")).startswith("threshold") else None
-    heading = {"normal": "Normal cell", "reduce": "Reduction cell"}[cell]
+    heading = escape(cell_title(cell))
     shapes = [f'<text x="0" y="16" font-size="13" font-weight="600" fill="{INK}">{heading}</text>']
     edge = 0
     for node in range(nodes):

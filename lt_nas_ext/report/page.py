@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.report import curves, palette, tables
-from lt_nas_ext.report.cells import STRIDE_NOTE, draw_cell
+from lt_nas_ext.report.cells import cell_note, cell_title, draw_cell
 from lt_nas_ext.report.gates import gates_over_epochs
 from lt_nas_ext.report.reproduce import reproduce
 from lt_nas_ext.report.runs import Network, Run, read_networks
@@ -140,10 +140,8 @@ def _cells(network: Network) -> Picture:
     nodes = network.search.settings.get("nodes") if network.search else None
     note = "found by the search" if network.searched else "not searched"
     note += {None: "", "random": ", drawn at random"}.get(genotype.rule, f", derived by the rule {genotype.rule}")
-    normal = draw_cell(genotype.normal, "Normal cell", nodes=nodes)
-    reduce = draw_cell(genotype.reduce, "Reduction cell", STRIDE_NOTE, nodes)
-    pair = Markup("").join(map(_shrinking, (normal, reduce)))
-    return Picture(network.name + _seed_words(network), pair, note, str(genotype))
+    drawn = (draw_cell(cell, cell_title(name), cell_note(name), nodes) for name, cell in genotype.cells.items())
+    return Picture(network.name + _seed_words(network), Markup("").join(map(_shrinking, drawn)), note, str(genotype))
 
 
 def _shrinking(svg: str) -> Markup:

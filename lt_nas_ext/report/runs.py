@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space.genotype import Genotype
+from lt_nas_ext.space.bbn_genotype import AnyGenotype, load_genotype
 
 TITLES = {
     "darts": "DARTS",
     "fair-darts": "FairDARTS",
     "ssf-nas": "SSF-NAS",
     "ssnas": "SSNAS",
+    "darts+bbn": "DARTS + BBN",
+    "darts+resampling": "DARTS + re-sampling",
+    "darts+reweighting": "DARTS + re-weighting",
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
@@ -45,7 +48,7 @@ class Run:
     config: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    genotype: Genotype | None = None
+    genotype: AnyGenotype | None = None
 
     @property
     def kind(self) -> str:
@@ -150,7 +153,7 @@ class Network:
         return tuple(v if _is_number(v) else None for v in self.metrics.get("per_class") or ())
 
     @cached_property
-    def genotype(self) -> Genotype | None:
+    def genotype(self) -> AnyGenotype | None:
         """The cells."""
         return next((run.genotype for run in (self.search, self.training) if run and run.genotype), None)
 
@@ -274,9 +277,9 @@ def _history(path: Path) -> tuple[Mapping[str, Any], ...]:
     return tuple(rows)
 
 
-def _genotype(path: Path) -> Genotype | None:
+def _genotype(path: Path) -> AnyGenotype | None:
     try:
-        return Genotype.load(path / "genotype.json")
+        return load_genotype(path / "genotype.json")
     except UserError:
         return None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lt_nas_ext.space.auxiliary_skip import AuxiliarySkipCell
 from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
+from lt_nas_ext.space.bbn_genotype import AnyGenotype, BbnGenotype, genotype_from_json, load_genotype
+from lt_nas_ext.space.bbn_network import BbnNetwork
+from lt_nas_ext.space.bbn_supernet import BbnSupernet, SupernetHead
 from lt_nas_ext.space.control import random_genotype_of_size
 from lt_nas_ext.space.cost import genotype_param_count, multiply_adds, param_count
 from lt_nas_ext.space.derive import RULES, EmptyCellError, GateTieWarning, derive, random_genotype
@@ -14,11 +17,17 @@ from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
 from lt_nas_ext.space.runners_up import distinct, from_gates, runners_up
 from lt_nas_ext.space.supernet import Supernet
+from lt_nas_ext.space.two_heads import Branches, TwoHeads
 
 __all__ = [
     "DARTS_V2",
     "RULES",
+    "AnyGenotype",
     "AuxiliarySkipCell",
+    "BbnGenotype",
+    "BbnNetwork",
+    "BbnSupernet",
+    "Branches",
     "CellGenotype",
     "Edge",
     "EmptyCellError",
@@ -31,10 +40,14 @@ __all__ = [
     "ResNet32",
     "SmallConvNet",
     "Supernet",
+    "SupernetHead",
+    "TwoHeads",
     "derive",
     "distinct",
     "from_gates",
+    "genotype_from_json",
     "genotype_param_count",
+    "load_genotype",
     "multiply_adds",
     "param_count",
     "random_genotype",

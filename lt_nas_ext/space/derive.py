@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -78,6 +78,28 @@ def derive(
     Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=[2], \
 reduce=[('sep_conv_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])
     """
+    cells = _cells({"normal": alpha_normal, "reduce": alpha_reduce}, primitives, gate, rule, threshold)
+    return Genotype(**cells, rule=rule)
+
+
+def derive_cells(
+    alphas: Mapping[str, torch.Tensor],
+    primitives: Sequence[str] = nn.DARTS,
+    gate: str = "softmax",
+    rule: str = "top2",
+    threshold: float = 0.85,
+) -> dict[str, CellGenotype]:
+    """The cells that a rule reads from any number of architecture parameters by name; all else as of `derive`.
+
+    >>> list(derive_cells({"head": torch.rand(14, 8)}))
+    ['head']
+    """
+    return _cells(alphas, primitives, gate, rule, threshold)
+
+
+def _cells(
+    alphas: Mapping[str, torch.Tensor], primitives: Sequence[str], gate: str, rule: str, threshold: float
+) -> dict[str, CellGenotype]:
     primitives = tuple(primitives)
     check_primitives(primitives)
     if rule not in RULES:
@@ -91,11 +113,11 @@ reduce=[('sep_conv_3x3', 0), ('skip_connect', 1)], reduce_concat=[2])
     if not 0 <= threshold <= 1:
         raise UserError(f"threshold: got {threshold}; wanted a gate value, 0 to 1")
     cells = {}
-    for name, alpha in (("normal", alpha_normal), ("reduce", alpha_reduce)):
+    for name, alpha in alphas.items():
         gates = _gates(f"alpha_{name}", alpha, primitives, gate)
         _warn_of_a_tie(name, gates, primitives)
         cells[name] = _derive_cell(name, gates, primitives, rule, threshold)
-    return Genotype(**cells, rule=rule)
+    return cells
 
 
 def _gates(name: str, alpha: torch.Tensor, primitives: tuple[str, ...], gate: str) -> list[list[float]]:
@@ -125,7 +147,7 @@ def _warn_of_a_tie(name: str, gates: list[list[float]], primitives: tuple[str, .
             f"all gates of the {name} cell lie within {TIE:g} of each other ({min(values):.4f} to {max(values):.4f}): "
             "its genotype is noise or list order; search for more steps or with a larger α learning rate",
             GateTieWarning,
-            stacklevel=3,
+            stacklevel=4,  # at the caller of derive or derive_cells
         )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from lt_nas_ext import nn
 from lt_nas_ext.errors import UserError
@@ -134,17 +134,14 @@ reduce=[('skip_connect', 0), ('max_pool_3x3', 1)], reduce_concat=[2])
     def __str__(self) -> str:
         return self.to_darts()
 
+    @property
+    def cells(self) -> dict[str, CellGenotype]:
+        """The two cells by name."""
+        return {"normal": self.normal, "reduce": self.reduce}
+
     def to_json(self) -> str:
         """The text of `genotype.json`, one line an edge."""
-
-        def cell(content: CellGenotype) -> str:
-            edges = ",\n      ".join(json.dumps(edge._asdict()) for edge in content.edges)
-            return f'{{\n    "edges": [\n      {edges}\n    ],\n    "concat": {json.dumps(content.concat)}\n  }}'
-
-        return (
-            f'{{\n  "rule": {json.dumps(self.rule)},\n'
-            f'  "normal": {cell(self.normal)},\n  "reduce": {cell(self.reduce)}\n}}\n'
-        )
+        return cell_json(self.rule, self.cells)
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
@@ -158,16 +155,11 @@ reduce=[('skip_connect', 0), ('max_pool_3x3', 1)], reduce_concat=[2])
             ...
         lt_nas_ext.errors.UserError: normal: 'edges' is missing; wanted a list
         """
-        try:
-            content = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"genotype: not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise UserError(f"genotype: got {type(content).__name__}; wanted an object with 'normal' and 'reduce'")
+        content = read_object(text)
         rule = content.get("rule")
         if rule is not None and not isinstance(rule, str):
             raise UserError(f"rule: got {rule!r}; wanted a text or null")
-        return cls(_cell_from_json(content, "normal"), _cell_from_json(content, "reduce"), rule)
+        return cls(cell_from_json(content, "normal"), cell_from_json(content, "reduce"), rule)
 
     def to_darts(self) -> str:
         """The genotype as the code that the original projects print and paste; `rule` is not part of it.
@@ -205,21 +197,56 @@ reduce=[('skip_connect', 0), ('max_pool_3x3', 1)], reduce_concat=[2])
 
     @classmethod
     def load(cls, path: str | Path) -> Genotype:
-        """Read a file that holds either JSON or `Genotype(…)`.
+        """Read a file that holds either JSON or `Genotype(…)`; of a `BbnGenotype` the backbone.
 
         Raises:
             UserError: the file cannot be read or holds no genotype; the message names the file and what is wrong.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            return cls.from_json(text) if text.lstrip().startswith(("{", "[")) else cls.from_darts(text)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as a genotype: {error}") from None
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        return read_text(path, cls.from_json)
 
 
-def _cell_from_json(content: dict[str, Any], name: str) -> CellGenotype:
+FoundT = TypeVar("FoundT")
+
+
+def read_text(path: str | Path, from_json: Callable[[str], FoundT]) -> FoundT | Genotype:
+    """What `from_json` makes of a file that holds JSON, or the genotype of one that holds `Genotype(…)`.
+
+    Raises:
+        UserError: the file cannot be read or holds no genotype; the message names the file and what is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return from_json(text) if text.lstrip().startswith(("{", "[")) else Genotype.from_darts(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a genotype: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """The object that a JSON text holds; `UserError` where it is none."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"genotype: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"genotype: got {type(content).__name__}; wanted an object with 'normal' and 'reduce'")
+    return content
+
+
+def cell_json(rule: str | None, cells: Mapping[str, CellGenotype]) -> str:
+    """Cells by name as JSON, one line an edge."""
+
+    def text(cell: CellGenotype) -> str:
+        edges = ",\n      ".join(json.dumps(edge._asdict()) for edge in cell.edges)
+        return f'{{\n    "edges": [\n      {edges}\n    ],\n    "concat": {json.dumps(cell.concat)}\n  }}'
+
+    parts = [f'"rule": {json.dumps(rule)}', *(f'"{name}": {text(cell)}' for name, cell in cells.items())]
+    return "{\n  " + ",\n  ".join(parts) + "\n}\n"
+
+
+def cell_from_json(content: dict[str, Any], name: str) -> CellGenotype:
+    """The cell of this name in the object of a `genotype.json`; `UserError` where it is not one."""
     cell = content.get(name)
     if not isinstance(cell, dict):
         raise UserError(f"{name}: got {cell!r}; wanted an object with 'edges' and 'concat'")

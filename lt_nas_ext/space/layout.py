@@ -65,6 +65,20 @@ def plan_cells(
     return places, previous
 
 
+def head_place(last: CellPlace, width: int) -> CellPlace:
+    """Where a head of one normal cell stands: behind the last cell of a backbone, fed as one more cell would be.
+
+    Args:
+        last: the backbone's last cell.
+        width: channels of its output.
+
+    >>> places, width = plan_cells(channels=16, layers=8, stem=48, normal_nodes=4, reduce_nodes=4)
+    >>> head_place(places[-1], width)
+    CellPlace(channels_prev_prev=256, channels_prev=256, channels=64, reduction=False, reduction_prev=False)
+    """
+    return CellPlace(last.channels_prev, width, last.channels, False, last.reduction)
+
+
 def make_stem(in_channels: int, channels: int) -> tnn.Sequential:
     """Convolution 3x3 and a batch norm with weight and bias: the only one of a supernet that has them [paper: DARTS].
 
@@ -79,6 +93,22 @@ def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise UserError(f"{name}: got {size!r}; wanted an integer, at least 1")
+
+
+class NoClassifier(tnn.Module):
+    """The classifier of a backbone: it has none."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        raise UserError("num_classes: got None, so there is no classifier and no logits; wanted the number of classes")
+
+
+def make_classifier(features: int, num_classes: int | None) -> tnn.Module:
+    """Linear, or for None classes what says that there is none.
+
+    >>> make_classifier(8, 3)(torch.zeros(2, 8)).shape
+    torch.Size([2, 3])
+    """
+    return NoClassifier() if num_classes is None else tnn.Linear(features, num_classes)
 
 
 def check_images(x: torch.Tensor, in_channels: int) -> None:

@@ -16,6 +16,8 @@ from lt_nas_ext.space.layout import (
     CellPlace,
     check_images,
     check_sizes,
+    head_place,
+    make_classifier,
     make_stem,
     plan_cells,
     reduction_layers,
@@ -33,7 +35,7 @@ class Network(tnn.Module):
     Args:
         genotype: the two cells. A cell whose nodes vanished is narrower.
         channels: C, channels of a node in the first cells.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; None for a backbone without one, whose `states` feed other heads.
         layers: number of cells; those at layers//3 and 2·layers//3 are reduction cells.
         in_channels: channels of an image.
         drop_path: probability, in training, that an image loses what `drop_path_on` names; what is kept is scaled by
@@ -55,7 +57,7 @@ class Network(tnn.Module):
         self,
         genotype: Genotype,
         channels: int = 36,
-        num_classes: int = 10,
+        num_classes: int | None = 10,
         layers: int = 20,
         in_channels: int = 3,
         drop_path: float = 0.0,
@@ -67,7 +69,9 @@ class Network(tnn.Module):
             raise UserError(
                 f"genotype: got {type(genotype).__name__}; wanted a space.Genotype, for a file Genotype.load(path)"
             )
-        check_sizes(channels=channels, num_classes=num_classes, layers=layers, in_channels=in_channels)
+        check_sizes(channels=channels, layers=layers, in_channels=in_channels)
+        if num_classes is not None:
+            check_sizes(num_classes=num_classes)
         self.genotype = genotype
         self.in_channels = in_channels
         self.drop_path = drop_path
@@ -81,11 +85,12 @@ class Network(tnn.Module):
         self.cells = tnn.ModuleList(
             DerivedCell(genotype.reduce if place.reduction else genotype.normal, place) for place in places
         )
-        self.classifier = tnn.Linear(self.feature_dim, num_classes)
+        self.head_place = head_place(places[-1], self.feature_dim)
+        self.classifier = make_classifier(self.feature_dim, num_classes)
         # The auxiliary classifier reads the output of the second reduction cell.
         self._auxiliary_layer = reduction_layers(layers)[1]
         self.auxiliary_head: AuxiliaryHead | None = None
-        if auxiliary:
+        if auxiliary and num_classes is not None:
             width = places[self._auxiliary_layer].channels * len(genotype.reduce.concat)
             self.auxiliary_head = AuxiliaryHead(width, num_classes)
 
@@ -111,8 +116,8 @@ class Network(tnn.Module):
             raise UserError(f"drop_path_on: got {name!r}; wanted 'operations' or 'nodes'")
         self._drop_path_on = name
 
-    def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The outputs of the last cell and of the second reduction cell."""
+    def _outputs(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The outputs of the last two cells, and of the second reduction cell."""
         check_images(x, self.in_channels)
         s0 = s1 = middle = self.stem(x)
         drop_path = self.drop_path if self.training else 0.0
@@ -120,7 +125,12 @@ class Network(tnn.Module):
             s0, s1 = s1, cell(s0, s1, drop_path, self.drop_path_on)
             if layer == self._auxiliary_layer:
                 middle = s1
-        return s1, middle
+        return s0, s1, middle
+
+    def states(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The outputs of the last two cells, (N, …): what one more cell would take, at `head_place`."""
+        s0, s1, _ = self._outputs(x)
+        return s0, s1
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier sees, (N, feature_dim): the last cell's output averaged over the image.
@@ -131,11 +141,12 @@ class Network(tnn.Module):
         Raises:
             UserError: x has another shape.
         """
-        return self._outputs(x)[0].mean((2, 3))
+        return self.states(x)[1].mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        return self.classifier(self.features(x))
+        logits: torch.Tensor = self.classifier(self.features(x))
+        return logits
 
     def forward_auxiliary(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits, and those of the auxiliary classifier, for a training loss that adds 0.4 of the second's [paper].
@@ -150,7 +161,7 @@ class Network(tnn.Module):
         """
         if self.auxiliary_head is None:
             raise UserError("auxiliary: the network has no auxiliary classifier; make it with auxiliary=True")
-        last, middle = self._outputs(x)
+        _, last, middle = self._outputs(x)
         return self.classifier(last.mean((2, 3))), self.auxiliary_head(middle)
 
 

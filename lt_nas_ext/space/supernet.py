@@ -15,7 +15,15 @@ from lt_nas_ext.space import darts_checkpoint
 from lt_nas_ext.space.derive import derive
 from lt_nas_ext.space.fused_cell import FusedCell
 from lt_nas_ext.space.genotype import Genotype
-from lt_nas_ext.space.layout import STEM_MULTIPLIER, check_images, check_sizes, make_stem, plan_cells
+from lt_nas_ext.space.layout import (
+    STEM_MULTIPLIER,
+    check_images,
+    check_sizes,
+    head_place,
+    make_classifier,
+    make_stem,
+    plan_cells,
+)
 from lt_nas_ext.space.recompute import recomputed
 
 ALPHA_INITS = ("noise", "zeros")
@@ -30,7 +38,7 @@ class Supernet(tnn.Module):
 
     Args:
         channels: C, channels of a node in the first cells.
-        num_classes: outputs of the classifier.
+        num_classes: outputs of the classifier; None for a backbone without one, whose `states` feed other heads.
         layers: number of cells.
         gate: how α become weights: "softmax" (DARTS), "sigmoid" (FairDARTS, SSF-NAS) or "identity".
         primitives: names of the candidates: `nn.DARTS` (8), `nn.FAIR_DARTS` (7, without `none`), or your own choice.
@@ -57,7 +65,7 @@ class Supernet(tnn.Module):
     def __init__(
         self,
         channels: int = 16,
-        num_classes: int = 10,
+        num_classes: int | None = 10,
         layers: int = 8,
         gate: str = "softmax",
         primitives: Sequence[str] = nn.DARTS,
@@ -69,12 +77,13 @@ class Supernet(tnn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        check_sizes(channels=channels, num_classes=num_classes, layers=layers, in_channels=in_channels)
+        check_sizes(channels=channels, layers=layers, in_channels=in_channels)
         check_sizes(nodes=nodes, stem_multiplier=stem_multiplier)
+        if num_classes is not None:
+            check_sizes(num_classes=num_classes)
         check_gate(gate)
         check_primitives(tuple(primitives))
-        if alpha_init not in ALPHA_INITS:
-            raise UserError(f"alpha_init: got {alpha_init!r}; wanted one of {', '.join(map(repr, ALPHA_INITS))}")
+        check_alpha_init(alpha_init)
         if not isinstance(recompute, bool):
             raise UserError(f"recompute: got {recompute!r}; wanted True or False")
         self.gate = gate
@@ -87,11 +96,11 @@ class Supernet(tnn.Module):
         self.cells = tnn.ModuleList(
             cell(**place._asdict(), gate=gate, primitives=self.primitives, nodes=nodes) for place in places
         )
-        self.classifier = tnn.Linear(self.feature_dim, num_classes)
+        self.head_place = head_place(places[-1], self.feature_dim)
+        self.classifier = make_classifier(self.feature_dim, num_classes)
 
-        shape = (nodes * (nodes + 3) // 2, len(self.primitives))
-        self.alphas_normal = tnn.Parameter(1e-3 * torch.randn(shape) if alpha_init == "noise" else torch.zeros(shape))
-        self.alphas_reduce = tnn.Parameter(1e-3 * torch.randn(shape) if alpha_init == "noise" else torch.zeros(shape))
+        self.alphas_normal = initial_alpha(nodes, self.primitives, alpha_init)
+        self.alphas_reduce = initial_alpha(nodes, self.primitives, alpha_init)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier sees: the last cell's output, averaged over the image.
@@ -105,12 +114,16 @@ class Supernet(tnn.Module):
         Raises:
             UserError: x has another shape.
         """
+        return self.states(x)[1].mean((2, 3))
+
+    def states(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The outputs of the last two cells, (N, …): what one more cell would take, at `head_place`."""
         check_images(x, self.in_channels)
         s0 = s1 = self.stem(x)
         for cell in self.cells:
             given = (s0, s1, *self.cell_parameters(bool(cell.reduction)))
             s0, s1 = s1, recomputed(cell, *given) if self.recompute else cell(*given)
-        return s1.mean((2, 3))
+        return s0, s1
 
     def cell_parameters(self, reduction: bool) -> tuple[torch.Tensor, ...]:
         """What a cell of this kind takes beside its two inputs: α."""
@@ -118,7 +131,8 @@ class Supernet(tnn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        return self.classifier(self.features(x))
+        logits: torch.Tensor = self.classifier(self.features(x))
+        return logits
 
     def arch_parameters(self) -> list[tnn.Parameter]:
         """[α of the normal cells, α of the reduction cells], raw, each (E, K): the parameters of the α step."""
@@ -168,3 +182,20 @@ class Supernet(tnn.Module):
         True
         """
         darts_checkpoint.load(self, state_dict)
+
+
+def initial_alpha(nodes: int, primitives: Sequence[str], alpha_init: str) -> tnn.Parameter:
+    """(E, K) architecture parameters of one kind of cell: 1e-3 · randn ("noise", DARTS) or zeros (FairDARTS).
+
+    >>> initial_alpha(4, nn.DARTS, "zeros").shape
+    torch.Size([14, 8])
+    """
+    check_alpha_init(alpha_init)
+    shape = (nodes * (nodes + 3) // 2, len(primitives))
+    return tnn.Parameter(1e-3 * torch.randn(shape) if alpha_init == "noise" else torch.zeros(shape))
+
+
+def check_alpha_init(alpha_init: str) -> None:
+    """Raise `UserError` where this is no way to start α."""
+    if alpha_init not in ALPHA_INITS:
+        raise UserError(f"alpha_init: got {alpha_init!r}; wanted one of {', '.join(map(repr, ALPHA_INITS))}")
