@@ -19,6 +19,7 @@ from lt_nas_ext.space import (
     Network,
     ResNet32,
     SmallConvNet,
+    genotype_from_json,
     random_genotype,
     random_genotype_of_size,
 )
@@ -76,16 +77,18 @@ def describe(
         return _described(drawn, "random", channels, layers, sizes)
     if isinstance(what, Genotype):
         return _described(what, "genotype", channels, layers, sizes)
+    if isinstance(what, BbnGenotype):
+        return {**_described(what, "genotype", channels, layers, sizes), "test_ratio": test_ratio}
     came = repr(what) if isinstance(what, str) else type(what).__name__
     raise UserError(
         f"genotype: got {came}; wanted a Genotype, a module, or a baseline: {nearest(str(what), list(BASELINES))}"
     )
 
 
-def genotype_of(architecture: Architecture) -> Genotype | None:
+def genotype_of(architecture: Architecture) -> AnyGenotype | None:
     """The genotype of a description, where it has one."""
     content = architecture.get("genotype")
-    return None if content is None else Genotype.from_json(json.dumps(content))
+    return None if content is None else genotype_from_json(json.dumps(content))
 
 
 def build_network(architecture: Architecture, num_classes: int, in_channels: int, auxiliary: bool = False) -> nn.Module:
@@ -118,7 +121,7 @@ def _plain(architecture: Architecture, num_classes: int, in_channels: int, auxil
 
 
 def _described(
-    genotype: Genotype, name: str, channels: int | None, layers: int | None, sizes: tuple[int, int]
+    genotype: AnyGenotype, name: str, channels: int | None, layers: int | None, sizes: tuple[int, int]
 ) -> Architecture:
     content = json.loads(genotype.to_json())
     return {"name": name, "channels": channels or sizes[0], "layers": layers or sizes[1], "genotype": content}
