@@ -26,7 +26,7 @@ def test_random_genotypes_are_as_large_as_those_found() -> None:
     assert within == sorted(within, reverse=True)  # those within come first
     outside = [max(0.8 * size - other, other - 1.2 * size) for other in sizes[sum(within) :]]
     assert outside == sorted(outside)  # then the nearest
-    assert len({str(genotype) for genotype in chosen}) == DRAWS
+    assert len({str(genotype) for genotype in chosen}) == len(chosen) == DRAWS
     assert about_as_large([one], TRAINING) == chosen != about_as_large([one], replace(TRAINING, seed=3))
 
 

@@ -19,6 +19,7 @@ from test_experiments_queue import until
 from tiny_studies import PLAN, RUNS, SETTINGS, InThisProcess
 
 from lt_nas_ext import cli
+from lt_nas_ext.engine.retrain_presets import retrain_preset
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments import series as lt_series
 from lt_nas_ext.experiments import table1 as lt_table1
@@ -156,6 +157,8 @@ def test_the_paper_s_plan() -> None:
     for name, chosen in METHODS.items():  # literal but for the epochs
         assert replace(plan.searches[name], epochs=0 or preset(chosen).epochs, test_every=0) == preset(chosen)
     assert (plan.training.epochs, plan.random, plan.controls) == (150, 5, ("resnet32", "darts-v2"))
+    assert plan.training == retrain_preset("default")
+    assert table1_plan(StudySettings(size="paper")).training == replace(retrain_preset("darts"), epochs=150)
     small = plan.scaled(0.03)
     assert {s.epochs for s in small.searches.values()} == {2} and small.training.epochs == 4
     assert table1_plan(StudySettings(), 20).scaled(0.25).pretrain_epochs == 5

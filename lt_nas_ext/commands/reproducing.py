@@ -87,7 +87,8 @@ class ReproduceTable1:
     settings: StudySettings = field(default_factory=StudySettings)
     """On which images, how much, where."""
     pretrain_epochs: int = 0
-    """Barlow Twins epochs before the training of SSF-NAS's network, always extra; the text has them, unnumbered."""
+    """Barlow Twins epochs before the training of SSF-NAS's network, always extra. The text has them and does not say
+    how many; the preset paper-ssf has 30."""
     out: Path = Path("runs/table1")
     """Directory of the runs (exp-0.1/seed-0/darts, ...), report.html, its pictures, table.md and results.json."""
 

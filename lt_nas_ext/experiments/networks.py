@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from lt_nas_ext.engine import RetrainSettings, run_retrain, run_search
-from lt_nas_ext.engine.architecture import build_network, describe
 from lt_nas_ext.engine.retrain_settings import SIZES
 from lt_nas_ext.experiments.images import DISTRIBUTIONS, Images
 from lt_nas_ext.experiments.worker import Follow, Job
 from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import TITLES, Network, read_networks
-from lt_nas_ext.space import EmptyCellError, Genotype, param_count, random_genotype
+from lt_nas_ext.space import EmptyCellError, Genotype, genotype_param_count
+from lt_nas_ext.space.derive import random_genotypes
 
 LEAST_EPOCHS = 2
 """A scale leaves at least so many."""
 
 RANDOM = "random genotypes"
 
-DRAWS = 50
+DRAWS = 300
 """Random genotypes of a seed, of which the control takes those that are as large as the networks found."""
 
 ABOUT_AS_LARGE = 0.2
@@ -203,10 +202,9 @@ def about_as_large(found: Sequence[Genotype], settings: RetrainSettings) -> list
         size = _parameters(genotype, settings)
         return max(low - size, size - high, 0.0)
 
-    return sorted((random_genotype(settings.seed * DRAWS + i) for i in range(DRAWS)), key=distance)
+    return sorted(islice(random_genotypes(settings.seed), DRAWS), key=distance)
 
 
 def _parameters(genotype: Genotype, settings: RetrainSettings) -> int:
-    architecture = describe(genotype, settings.channels, settings.layers, SIZES[settings.size], settings.seed)
-    with torch.device("meta"):  # counted, never filled
-        return param_count(build_network(architecture, num_classes=10, in_channels=3))
+    channels, layers = SIZES[settings.size]
+    return genotype_param_count(genotype, settings.channels or channels, settings.layers or layers)
