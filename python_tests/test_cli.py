@@ -119,8 +119,8 @@ def test_evaluate_shows_what_validation_images_were_good_for(
     posthoc, (about, *lines) = metrics["posthoc"], out.splitlines()
     assert "digits" in about
     assert lines[0].split() == [
-        "as", "it", "is", "adjusted:", "z", "-", f"{posthoc['tau']:.2f}", "log", "π,", "fitted", "on", "105",
-        "validation", "images",
+        "as", "it", "is", "adjusted:", "z", "-", "τ", "log", "π,", "τ", "=", f"{posthoc['tau']:.2f},", "fitted", "on",
+        "105", "validation", "images",
     ]  # fmt: skip
     assert lines[2] == f"macro       {100 * metrics['macro']:<4.1f} %    {100 * posthoc['adjusted']['macro']:.1f} %"
     assert lines[10].split() == ["ECE", f"{metrics['ece']:.3f}", f"{posthoc['adjusted']['ece']:.3f}"]

@@ -178,7 +178,7 @@ def _shown(metrics: Metrics) -> dict[str, str]:
 
 def _fitted(calibration: Calibration) -> str:
     return (
-        f"{'':<12}{'as it is':<10}adjusted: z - {calibration.tau:.2f} log π, fitted on {calibration.images} "
+        f"{'':<12}{'as it is':<10}adjusted: z - τ log π, τ = {calibration.tau:.2f}, fitted on {calibration.images} "
         "validation images"
     )
 
