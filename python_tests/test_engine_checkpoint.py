@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import errno
+import io
 import json
 import os
 import re
@@ -13,6 +16,7 @@ from tiny_runs import tiny_data, tiny_settings
 
 from lt_nas_ext.engine.checkpoint import (
     DamagedCheckpointWarning,
+    checksum,
     load_checkpoint,
     previous,
     save_checkpoint,
@@ -49,6 +53,77 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
     previous(path).write_bytes(b"gone too")
     with pytest.raises(UserError, match="no checkpoint can be read"):
         load_checkpoint(path)
+
+
+def test_every_turned_bit_of_a_tensor_is_found(tmp_path):
+    """PyTorch itself reads such files without a word."""
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 0})
+    save_checkpoint(path, {"epoch": 1, "w": torch.full((64,), 1.5)})
+    whole = path.read_bytes()
+    pattern = torch.full((64,), 1.5).numpy().tobytes()
+    begin = whole.index(pattern)
+    for place in (begin, begin + 101, begin + len(pattern) - 1):
+        for bit in (0, 7):
+            turned = bytearray(whole)
+            turned[place] ^= 1 << bit
+            path.write_bytes(turned)
+            assert not torch.equal(torch.load(path, weights_only=True)["w"], torch.full((64,), 1.5))
+            with pytest.warns(DamagedCheckpointWarning, match=r"checkpoint\.pt: its checksum does not match"):
+                assert load_checkpoint(path)["epoch"] == 0
+    path.write_bytes(whole)
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ({"a": 1}, {"a": 1.0}),
+        ({"a": 1, "b": 2}, {"b": 1, "a": 2}),
+        ({"a": [1, [2]]}, {"a": [[1], 2]}),
+        ({"a": None}, {"a": "None"}),
+        ({"a": torch.zeros(2)}, {"a": torch.zeros(2, dtype=torch.int32)}),
+        ({"a": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}),
+        ({"a": torch.tensor(0.0)}, {"a": torch.tensor(-0.0)}),
+    ],
+)
+def test_the_checksum_tells_states_apart(one, other):
+    assert checksum(one) == checksum(copy.deepcopy(one)) != checksum(other)
+
+
+@pytest.mark.parametrize("room", [0, 100, 1500])
+def test_a_full_disk_leaves_what_was_saved(tmp_path, monkeypatch, room):
+    """The write ends with ENOSPC after so many bytes: no half file stays, and the message says what to do."""
+    directory = RunDirectory(tmp_path, config())
+    directory.save({"epoch": 0})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    class Full(io.FileIO):
+        left = room
+
+        def write(self, data):
+            written = super().write(data[: self.left])
+            self.left -= written
+            if not written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return written
+
+    def full(path, mode="r", **_):
+        raw = Full(path, mode.replace("b", ""))
+        return io.BufferedWriter(raw) if "b" in mode else io.TextIOWrapper(io.BufferedWriter(raw))
+
+    monkeypatch.setattr("builtins.open", full)
+    row = {"epoch": 0, "alpha": [0.0] * 1000}
+    for write in (
+        lambda: directory.save({"epoch": 1, "w": torch.zeros(1000)}),
+        lambda: directory.write_json("metrics.json", row),
+        lambda: directory.write_history([row]),
+    ):
+        with pytest.raises(UserError, match=r"out: cannot write .*No space left on device.*resume"):
+            write()
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert directory.load(torch.device("cpu"))["epoch"] == 0
 
 
 def test_a_kill_between_the_two_renames_leaves_the_previous_one(tmp_path, monkeypatch):

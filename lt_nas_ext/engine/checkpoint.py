@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lt_nas_ext.errors import UserError
+
+CHECKSUM = "checksum"
 
 
 class DamagedCheckpointWarning(UserWarning):
@@ -26,13 +31,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Replace the checkpoint by `state` (tensors, numbers, text and containers of them).
 
     At any moment, even in a power cut, a whole checkpoint is on disk: the new one is written beside the old, synced,
-    and renamed over it after the old one took the place of the previous.
+    and renamed over it after the old one took the place of the previous. Where there is no room for it, the old ones
+    stay.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    temporary = _written(path, _saved({**state, CHECKSUM: checksum(state)}))
     if path.exists():
         os.replace(path, previous(path))
     os.replace(temporary, path)
@@ -53,6 +58,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
             continue
         try:
             state: dict[str, Any] = torch.load(candidate, map_location=device, weights_only=True)
+            if state.pop(CHECKSUM, None) != checksum(state):
+                raise ValueError("its checksum does not match its content")
         except Exception as error:  # a damaged file fails in many ways: zip, pickle, size, type
             failures.append(f"{candidate}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
             continue
@@ -65,15 +72,73 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     return None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: whole and synced, or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def checksum(state: Mapping[str, Any]) -> str:
+    """A digest of all that a checkpoint holds. PyTorch does not check its files: one bit may turn unnoticed.
+
+    >>> checksum({"w": torch.zeros(2)}) == checksum({"w": torch.zeros(2)}) != checksum({"w": torch.zeros(3)})
+    True
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(state):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    if isinstance(value, torch.Tensor):
+        yield f"tensor {value.dtype} {tuple(value.shape)};".encode()
+        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    elif isinstance(value, Mapping):
+        yield f"mapping {len(value)};".encode()
+        for key, content in value.items():
+            yield f"{key!r};".encode()
+            yield from _parts(content)
+    elif isinstance(value, list | tuple):
+        yield f"sequence {len(value)};".encode()
+        for content in value:
+            yield from _parts(content)
+    else:
+        yield f"{value!r};".encode()
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers, text and containers of them atomically: whole and synced, or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    os.replace(_written(path, _saved(state)), path)
     sync_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: whole and synced, or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    os.replace(_written(path, text.encode()), path)
+    sync_directory(path.parent)
+
+
+def _saved(state: dict[str, Any]) -> memoryview:
+    content = io.BytesIO()  # torch.save itself says nothing of use when a disk is full
+    torch.save(state, content)
+    return content.getbuffer()
+
+
+def _written(path: Path, content: bytes | memoryview) -> Path:
+    """`content`, synced, in a file beside `path`. Half a file is removed: least of all a full disk needs it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
 
 
 def sync_directory(directory: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 
 from lt_nas_ext.data import Dataset, normalize
 from lt_nas_ext.engine.architecture import build_network
-from lt_nas_ext.engine.checkpoint import sync_directory
+from lt_nas_ext.engine.checkpoint import write_state
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.run_dir import read_config
 from lt_nas_ext.errors import UserError
@@ -79,8 +78,6 @@ class Classifier(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write weights and all else to one file, which `load_classifier` reads without executing code."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
         content = {
             "format": FORMAT,
             "network": self.network.state_dict(),
@@ -92,12 +89,7 @@ class Classifier(nn.Module):
             "image_shape": list(self.image_shape),
             "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
         }
-        with open(temporary, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
+        write_state(Path(path), content)
 
 
 def load_classifier(path: str | Path, network: nn.Module | None = None, device: str = "cpu") -> Classifier:
