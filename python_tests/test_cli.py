@@ -19,6 +19,7 @@ from report_runs import demo_runs, search_run
 
 from lt_nas_ext import cli
 from lt_nas_ext.commands.images import DataOptions, data_of_run
+from lt_nas_ext.commands.training import search_defaults
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import PRESETS
 
@@ -330,6 +331,48 @@ def test_a_missing_tyro_is_one_message(capsys: pytest.CaptureFixture[str], monke
         code == 2
         and err == "lt-nas: error: the command line needs the package tyro, which is not installed: pip install tyro\n"
     )
+
+
+def test_machines_follow_a_run_on_standard_output(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["--method", "darts", *TAIL, *TINY, "--epochs", "2", "--out", tmp_path / "a"]
+    code, out, _ = call(capsys, "search", *words, "--progress", "json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [event["event"] for event in events if event["event"] != "step"] == [
+        "start", "epoch", "epoch", "end", "result"
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "a" / "history.jsonl").read_text().splitlines()]
+    assert [event["train_loss"] for event in events if event["event"] == "epoch"] == [r["train_loss"] for r in rows]
+    assert events[-1]["out"] == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize("progress", ["bar", "lines", "json"])
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, progress: str) -> None:
+    words = ["--method", "darts", *TAIL, *TINY, "--out", tmp_path / "a", "--quiet", "--progress", progress]
+    assert call(capsys, "search", *words) == (0, "", "")
+    retrain = ["--run", tmp_path / "a", *TINY_TRAINING, "--quiet"]
+    assert call(capsys, "retrain", *retrain) == (0, "", "")
+    assert (tmp_path / "a" / "retrain" / "metrics.json").exists()
+
+
+def test_tensorboard_lies_in_the_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="optional")
+    words = ["--method", "darts", *TAIL, *TINY, "--out", tmp_path / "a", "--tensorboard"]
+    assert call(capsys, "search", *words)[0] == 0
+    assert len(list((tmp_path / "a" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["--data", "folder"], "recommended"),
+        (["--data=folder"], "recommended"),
+        (["--data", "folder", "--method", "darts"], "darts"),
+        (["--data", "folder", "--preset", "paper-ssf"], "paper-ssf"),
+        (["--data", "cifar10"], "paper-ssf"),
+    ],
+)
+def test_a_folder_of_ones_own_starts_from_what_is_recommended(words: list[str], name: str) -> None:
+    assert search_defaults(words).settings == PRESETS[name]
 
 
 def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import sys
 
+import pytest
 import torch
 from rich.console import Console
 
 from lt_nas_ext.engine import health
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.probe import LinearProbe
-from lt_nas_ext.engine.progress import BarProgress, LogProgress, default_progress
+from lt_nas_ext.engine.progress import BarProgress, JsonProgress, LogProgress, Several, default_progress
+from lt_nas_ext.engine.tensorboard import TensorBoard
+from lt_nas_ext.errors import UserError
 
 ROW = {"epoch": 3, "seconds": 1.5, "train_loss": 0.25, "probe_accuracy": 0.5, "val_accuracy": None}
 
@@ -49,6 +54,60 @@ def test_log_lines(caplog):
         "ssf-nas search epoch 3: loss 0.25 probe 50.0 % 1.5 s",
         "ssf-nas search epoch 4: loss -  0.0 s",
     ]
+
+
+def test_json_is_a_line_an_event_and_reads_seldom():
+    stream = io.StringIO()
+    follower = JsonProgress(stream)
+    Counted.reads = 0
+    follower.start(100, "darts search", done=10)
+    for _ in range(50):
+        follower.step({"train": Counted(1)})
+    follower.epoch(ROW)
+    follower.close()
+    first, step, epoch, last = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first == {"event": "start", "run": "darts search", "steps": 100, "done": 10}
+    assert step == {"event": "step", "step": 11, "figures": {"train": 1.0}} and Counted.reads == 1
+    assert epoch == {"event": "epoch", **ROW} and last == {"event": "end", "step": 60}
+
+
+def test_several_are_all_told():
+    streams = io.StringIO(), io.StringIO()
+    both = Several([JsonProgress(stream) for stream in streams])
+    both.start(2, "x")
+    both.step({"train": 0.5})
+    both.epoch(ROW)
+    both.close()
+    first, second = (stream.getvalue() for stream in streams)
+    assert first == second and first.count("\n") == 4
+
+
+def test_tensorboard_has_every_number_and_a_resumed_run_writes_over_what_it_repeats(tmp_path):
+    pytest.importorskip("tensorboard", reason="optional")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for epochs in (range(3), range(1, 4)):  # killed in epoch 3, whose checkpoint had not been written
+        board = TensorBoard(tmp_path)
+        board.start(4, "darts search")
+        for epoch in epochs:
+            board.step({})
+            row = {**ROW, "epoch": epoch, "losses": {"weights/task": float(epoch)}, "gates": {"normal": [[0.2, 0.8]]}}
+            board.epoch({**row, "alpha": {"normal": [[1.0]]}, "genotype": {}, "device": "cpu"})
+        board.close()
+    events = EventAccumulator(str(tmp_path), size_guidance={"histograms": 0})
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == sorted(
+        f"darts search/{name}" for name in ("losses/weights/task", "probe_accuracy", "seconds", "train_loss")
+    )
+    scalars = events.Scalars("darts search/losses/weights/task")
+    assert [(event.step, event.value) for event in scalars] == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 3.0)]
+    assert [event.step for event in events.Histograms("darts search/gates/normal")] == [0, 1, 2, 3]
+
+
+def test_without_tensorboard_the_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="tensorboard: needs the package tensorboard"):
+        TensorBoard(tmp_path)
 
 
 def test_the_default_depends_on_the_terminal(monkeypatch):

@@ -10,11 +10,13 @@ from typing import Annotated, Literal
 import tyro
 
 from lt_nas_ext import api
+from lt_nas_ext.commands.following import Following
 from lt_nas_ext.commands.images import DataOptions, OptionalPath, data_of_run
 from lt_nas_ext.commands.printing import bars, percent, say
 from lt_nas_ext.commands.showing import print_table
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import (
+    Progress,
     RetrainSettings,
     evaluate,
     load_classifier,
@@ -47,6 +49,8 @@ class Search:
     """Every number of the search; the preset gives the defaults."""
     out: OptionalPath = None
     """Run directory to write; by default runs/METHOD-DATA-SEED."""
+    following: Following = field(default_factory=Following)
+    """What the run tells while it lasts."""
     seeds: int = 1
     """Search with so many seeds, from --seed on, in OUT/seed-SEED; OUT gets the genotype of their mean gates."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -54,12 +58,12 @@ class Search:
 
     def run(self) -> None:
         """Search, and say what was found and where it lies."""
-        settings = self.settings
-        out = self.out or Path("runs", f"{settings.method}-{self.data.data}-{settings.seed}")
-        if self.seeds != 1:
-            self._agree(out)
-            return
-        found = run_search(self.data.load(), settings, out, self.resume)
+        out = self.out or Path("runs", f"{self.settings.method}-{self.data.data}-{self.settings.seed}")
+        with self.following.of(out) as progress:
+            (self._search if self.seeds == 1 else self._agree)(out, progress)
+
+    def _search(self, out: Path, progress: Progress) -> None:
+        found = run_search(self.data.load(), self.settings, out, self.resume, progress)
         health = found.health
         say(str(found.genotype))
         if "stopped" in found.metrics:
@@ -71,8 +75,8 @@ class Search:
             say(f"validation macro accuracy of candidates: {', '.join(percent(one['val_macro']) for one in contest)}")
         say(f"next: lt-nas retrain --run {out}")
 
-    def _agree(self, out: Path) -> None:
-        found = run_consensus(self.data.load(), self.settings, self.seeds, out, self.resume)
+    def _agree(self, out: Path, progress: Progress) -> None:
+        found = run_consensus(self.data.load(), self.settings, self.seeds, out, self.resume, progress)
         say(str(found.genotype))
         say(f"two of the {self.seeds} seeds agree on {percent(found.metrics['agreement'])} of the edges on average")
         say(f"next: lt-nas retrain --run {out}")
@@ -95,6 +99,8 @@ class Retrain:
     """Which images."""
     settings: RetrainSettings = field(default_factory=RetrainSettings)
     """Every number of the training; the preset gives the defaults."""
+    following: Following = field(default_factory=Following)
+    """What the run tells while it lasts."""
     out: OptionalPath = None
     """Run directory to write; by default RUN/retrain, or runs/NETWORK-DATA-SEED."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -103,8 +109,9 @@ class Retrain:
     def run(self) -> None:
         """Train, and print the figures."""
         what, data, out = self._what()
-        run_retrain(what, data, self.settings, out, self.resume)
-        print_table([self.source if self.source and self.out is None else out])
+        with self.following.of(out) as progress:
+            run_retrain(what, data, self.settings, out, self.resume, progress)
+            print_table([self.source if self.source and self.out is None else out])
 
     def _what(self) -> tuple[AnyGenotype | str, Dataset, Path]:
         given = [x for x in (self.source, self.genotype, self.network) if x is not None]
@@ -184,8 +191,14 @@ def _fitted(calibration: Calibration) -> str:
 
 
 def search_defaults(words: Sequence[str]) -> Search:
-    """`Search` with the numbers of the preset that the flags name, or of the method's paper preset."""
-    return Search(settings=api.search_settings(_value(words, "--method"), _value(words, "--preset"), {}))
+    """`Search` with the numbers of the preset that the flags name, or of the method's paper preset.
+
+    Where neither is named, a folder of the user's own images starts from what we recommend.
+    """
+    method, preset = _value(words, "--method"), _value(words, "--preset")
+    if method is None and preset is None and _value(words, "--data") == "folder":
+        preset = "recommended"
+    return Search(settings=api.search_settings(method, preset, {}))
 
 
 def retrain_defaults(words: Sequence[str]) -> Retrain:

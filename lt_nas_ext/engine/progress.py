@@ -1,12 +1,13 @@
-"""What a run shows while it works: a bar on a terminal, otherwise a log line an epoch."""
+"""What a run shows while it works: a bar on a terminal, otherwise a log line an epoch; or JSON for machines."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TextIO
 
 import torch
 from rich.console import Console
@@ -93,6 +94,65 @@ class LogProgress:
 
     def close(self) -> None:
         pass
+
+
+class JsonProgress:
+    """A JSON object a line: `start`, `step` (twice a second at most), `epoch` (its line of history.jsonl), `end`.
+
+    >>> JsonProgress(sys.stdout).start(20, "darts search", done=10)
+    {"event": "start", "run": "darts search", "steps": 20, "done": 10}
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._step, self._read = 0, 0.0
+
+    def start(self, total_steps: int, description: str, done: int = 0) -> None:
+        self._step = done
+        self.say("start", run=description, steps=total_steps, done=done)
+
+    def step(self, figures: Figures) -> None:
+        self._step += 1
+        if time.monotonic() - self._read >= SECONDS_BETWEEN_READS:
+            self.say("step", step=self._step, figures={name: float(value) for name, value in figures.items()})
+            self._read = time.monotonic()
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        self.say("epoch", **row)
+
+    def close(self) -> None:
+        self.say("end", step=self._step)
+
+    def say(self, event: str, **content: Any) -> None:
+        """Print one event."""
+        print(json.dumps({"event": event, **content}), file=self._stream, flush=True)
+
+
+class Several:
+    """All of them are told.
+
+    >>> Several([LogProgress(), JsonProgress(sys.stdout)]).close()
+    {"event": "end", "step": 0}
+    """
+
+    def __init__(self, followers: Sequence[Progress]) -> None:
+        self._followers = tuple(followers)
+
+    def start(self, total_steps: int, description: str, done: int = 0) -> None:
+        for follower in self._followers:
+            follower.start(total_steps, description, done)
+
+    def step(self, figures: Figures) -> None:
+        for follower in self._followers:
+            follower.step(figures)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        for follower in self._followers:
+            follower.epoch(row)
+
+    def close(self) -> None:
+        for follower in self._followers:
+            follower.close()
 
 
 def default_progress() -> Progress:
