@@ -2,6 +2,8 @@
 # make demo       search and retrain on the digits, a table and a report
 # make test       the tests          make test-slow    and the long sweeps
 # make test-install   the install matrix: 51 minutes on 2 busy cores, 8 GB of disk
+# make fuzz       operators against their eager twins, 12 500 random cases
+# make sanitize   the operators' tests under the address and undefined-behaviour sanitizers
 # make bench      the benchmarks     make lint         ruff, clang-format, mypy
 # make clean      remove what was built (.venv stays)
 #
@@ -17,7 +19,10 @@ BUILT_FROM := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 # build-system.requires of pyproject.toml: installed beside the package, so that a rebuild is incremental
 BUILD_TOOLS := 'setuptools>=70.1' ninja 'pybind11>=2.12' numpy "tomli; python_version < '3.11'"
 
-.PHONY: install demo test test-slow test-install bench lint clean
+OPERATORS := $(wildcard python_tests/test_ops_*.py)
+SANITIZED := build/sanitized
+
+.PHONY: install demo test test-slow test-install fuzz sanitize bench lint clean
 .DELETE_ON_ERROR:
 
 install: $(INSTALLED)
@@ -49,6 +54,16 @@ test-slow: $(INSTALLED)
 
 test-install: $(INSTALLED)
 	$(BIN)/pytest --install -m install --durations=0 --durations-min=1 -v
+
+fuzz: $(INSTALLED)
+	LT_NAS_EXT_REQUIRE_KERNELS=1 LT_NAS_EXT_TEST_PROFILE=fuzz $(BIN)/pytest -k test_equals_its_eager_twin $(OPERATORS)
+
+# Python itself is built without sanitizers: their libraries must be loaded before it, and what it never frees ignored.
+sanitize: $(INSTALLED)
+	LT_NAS_EXT_SANITIZE=1 LT_NAS_EXT_CUDA=0 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	LT_NAS_EXT_REQUIRE_KERNELS=1 PYTHONPATH=$(SANITIZED) $(BIN)/pytest -x -k "not Bodies and not bodies" $(OPERATORS)
 
 bench: $(INSTALLED)
 	@for benchmark in benchmarks/bench_*.py; do $(BIN)/python $$benchmark || exit 1; done

@@ -4,6 +4,7 @@ Switches, all environment variables:
     LT_NAS_EXT_KERNELS=0     pure Python, nothing is compiled
     LT_NAS_EXT_CUDA=0|1      never build the CUDA kernels | fail where they cannot be built
     TORCH_CUDA_ARCH_LIST     as in PyTorch: "8.0;9.0+PTX"
+    LT_NAS_EXT_SANITIZE=1    the CPU kernels under the address and undefined-behaviour sanitizers (make sanitize)
     MAX_JOBS                 compilers at a time (default: as many as cores and memory allow)
     CXX, CC, CUDA_HOME       the compilers to use
 """
@@ -37,6 +38,7 @@ MINIMUM_TORCH = (2, 11)
 GIGABYTES_PER_JOB = 3.0  # what one compiler takes at its worst with PyTorch's headers
 DEFAULT_CUDA_ARCHS = ("7.5", "8.0", "9.0+PTX")  # Turing; Ampere and Ada; Hopper, and by its PTX whatever comes after
 FLAGS = ["-O3", "-fopenmp", "-fvisibility=hidden", "-Wall", "-Wextra", "-g0"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer", "-g1"]
 NVCC_FLAGS = ["-O3", "-Xcompiler=-fopenmp,-fvisibility=hidden,-Wall"]
 
 
@@ -330,13 +332,14 @@ def extension(cuda: Cuda | None) -> Any:
         for suffixes in ((".cpp", ".cu") if cuda else (".cpp",), (".h", ".cuh"))
     )
     kind = CUDAExtension if cuda else CppExtension
+    sanitize = SANITIZE if switch("LT_NAS_EXT_SANITIZE") else []
     built = kind(
         f"{PACKAGE}._C",
         sources,
         depends=headers,
         define_macros=[("LT_NAS_EXT_CUDA", "1")] if cuda else [],
-        extra_compile_args={"cxx": FLAGS, "nvcc": NVCC_FLAGS},
-        extra_link_args=["-fopenmp"],
+        extra_compile_args={"cxx": [*FLAGS, *sanitize], "nvcc": NVCC_FLAGS},
+        extra_link_args=["-fopenmp", *sanitize],
     )
     # As system folders, so that the warnings shown are ours. pybind11 first: PyTorch brings another one along.
     system = [flag for folder in (pybind11.get_include(), *built.include_dirs) for flag in ("-isystem", folder)]

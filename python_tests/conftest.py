@@ -15,6 +15,7 @@ from lt_nas_ext import ops
 
 # Times vary on shared machines, and PyTorch's first calls are slow: a deadline would fail tests at random.
 settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=2500)
 settings.register_profile("slow", settings.get_profile("default"), max_examples=1000)
 
 

@@ -7,12 +7,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from hypothesis import settings
 
 import lt_nas_ext as lt
 
 needs_kernels = pytest.mark.skipif(not lt.ops.status().active, reason=lt.ops.status().reason)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
-LAYOUTS = ["contiguous", "channels_last", "permuted"]
+LAYOUTS = ["contiguous", "channels_last", "permuted", "sliced"]
+
+fuzzed = settings(max_examples=max(64, settings().max_examples))
+"""With five operators more than 300 cases in the normal tests; `make fuzz` takes 2500 of each."""
 
 Results = Callable[[], Sequence[torch.Tensor]]
 
@@ -21,6 +25,10 @@ def layout(x: torch.Tensor, name: str) -> torch.Tensor:
     """Images of the same values, laid out as one of `LAYOUTS`."""
     if name == "channels_last":
         return x.contiguous(memory_format=torch.channels_last)
+    if name == "sliced":  # every second image, without the last column, of a larger tensor
+        larger = x.new_full((2 * x.shape[0], *x.shape[1:-1], x.shape[-1] + 1), float("nan"))
+        larger[::2, ..., :-1] = x
+        return larger[::2, ..., :-1]
     return x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0) if name == "permuted" else x
 
 

@@ -12,6 +12,7 @@ from operator_laws import (
     DEVICES,
     assert_eight_python_threads_agree,
     assert_same_bits_on_every_thread_count,
+    fuzzed,
     needs_kernels,
 )
 
@@ -212,6 +213,7 @@ def test_opcheck(device, gram):
 # ---- laws -----------------------------------------------------------------------------------------------------------
 
 
+@fuzzed
 @given(
     n=st.integers(2, 40),
     d=st.integers(1, 150),

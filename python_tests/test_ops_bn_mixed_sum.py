@@ -13,6 +13,7 @@ from operator_laws import (
     assert_eight_python_threads_agree,
     assert_same_bits_on_every_thread_count,
     equal_to_the_bit,
+    fuzzed,
     layout,
     needs_kernels,
 )
@@ -199,6 +200,7 @@ def test_in_evaluation_moments_are_constants():
 # ---- laws -----------------------------------------------------------------------------------------------------------
 
 
+@fuzzed
 @given(
     shape=st.tuples(st.integers(2, 4), st.sampled_from([3, 4, 12, 16, 40]), st.integers(2, 9), st.integers(2, 9)),
     rows=st.integers(1, 3),

@@ -13,6 +13,7 @@ from operator_laws import (
     assert_error_is_at_most_twice_eagers,
     assert_same_bits_on_another_stream_and_in_a_graph,
     assert_same_bits_on_every_thread_count,
+    fuzzed,
     layout,
     needs_kernels,
 )
@@ -154,6 +155,7 @@ def test_a_graph_of_the_gradient_where_the_weight_is_made_of_the_images():
 # ---- laws -----------------------------------------------------------------------------------------------------------
 
 
+@fuzzed
 @given(
     shape=st.tuples(st.integers(1, 3), st.sampled_from([3, 4, 12, 16, 24]), st.integers(1, 12), st.integers(1, 12)),
     kernel=st.sampled_from([1, 3, 5, 7]),

@@ -11,6 +11,7 @@ from operator_laws import (
     LAYOUTS,
     assert_eight_python_threads_agree,
     assert_same_bits_on_every_thread_count,
+    fuzzed,
     layout,
     needs_kernels,
 )
@@ -162,6 +163,7 @@ def test_opcheck(device, gate):
 shapes = st.lists(st.integers(0, 9), min_size=0, max_size=5).map(tuple)
 
 
+@fuzzed
 @given(
     shape=shapes,
     rows=st.integers(1, 4),

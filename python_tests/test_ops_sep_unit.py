@@ -13,6 +13,7 @@ from operator_laws import (
     assert_error_is_at_most_twice_eagers,
     assert_same_bits_on_another_stream_and_in_a_graph,
     assert_same_bits_on_every_thread_count,
+    fuzzed,
     layout,
     needs_kernels,
 )
@@ -205,6 +206,7 @@ def test_in_evaluation_moments_are_constants(normed):
 # ---- laws -----------------------------------------------------------------------------------------------------------
 
 
+@fuzzed
 @given(
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     images=st.integers(1, 3),
