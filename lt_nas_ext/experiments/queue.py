@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import torch
+
 from lt_nas_ext.engine import Interrupted
 from lt_nas_ext.engine.stop import StopSignal
 from lt_nas_ext.errors import UserError
@@ -44,6 +46,13 @@ class QueueInterrupted(Interrupted):
 def cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def at_a_time(device: torch.device, named: str) -> int:
+    """How many runs a machine takes at a time: one a core, or one a CUDA device, or one on the device that is named."""
+    if device.type == "cpu":
+        return cores()
+    return 1 if ":" in named else torch.cuda.device_count()
 
 
 def run_queue(
@@ -114,7 +123,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that PyTorch's threads hold
         self.number, self.job = number, None  # type: int, Job | None
         self.pipe, other_end = context.Pipe()
-        self.process: BaseProcess = context.Process(target=serve, args=(other_end,), name=f"lt-nas worker {number}")
+        self.process: BaseProcess = context.Process(
+            target=serve, args=(other_end, number), name=f"lt-nas worker {number}"
+        )
         self.process.start()
         other_end.close()  # only the worker's own is left: its death closes the pipe
 

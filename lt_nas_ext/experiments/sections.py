@@ -229,7 +229,7 @@ def _settings(series: Series) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _command(series: Series, defaults: StudySettings) -> str:
-    free = ("jobs", "minutes", "carry")
+    free = ("jobs", "minutes", "carry", "cluster", "cluster_options")
     values = {key: value for key, value in asdict(series.settings).items() if key not in free}
     words = flags(values, asdict(defaults))
     if series.plan.pretrain_epochs:

@@ -14,9 +14,10 @@ from lt_nas_ext.engine.device import choose_device
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.carry import STUDY, pack, unpack
+from lt_nas_ext.experiments.cluster import run_on_cluster
 from lt_nas_ext.experiments.images import Images, survey
 from lt_nas_ext.experiments.networks import Place, Plan, finished, jobs, places, read
-from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, cores, run_queue
+from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, at_a_time, run_queue
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.report.runs import Network
 
@@ -67,10 +68,14 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
     plan = _on(plan.scaled(settings.scale), settings.device)
     _claim(out, name, settings, plan, images)
     asked = (plan, settings.distributions, settings.seeds)
-    workers = settings.jobs or (1 if device.type == "cuda" else cores())
     try:
         queue, done = jobs(out, images, *asked), finished(out, *asked)
-        run_queue(queue, out, workers, name, board, _until(began, settings.minutes), done)
+        until = _until(began, settings.minutes)
+        if settings.cluster == "none":
+            run_queue(queue, out, settings.jobs or at_a_time(device, settings.device), name, board, until, done)
+        else:
+            options = settings.job_options()
+            run_on_cluster(settings.cluster, queue, out, settings.jobs, options, name, board, until, done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry)

@@ -8,6 +8,7 @@ from typing import get_args
 
 from lt_nas_ext.engine.retrain_settings import Size
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.cluster import Cluster
 from lt_nas_ext.experiments.images import DATA, DISTRIBUTIONS
 from lt_nas_ext.methods.settings import check_choice, check_number, check_whole
 
@@ -33,9 +34,15 @@ class StudySettings:
     size: Size = "small"
     """Trained networks: small (8 cells, C = 16) or paper (DARTS' 20 cells, C = 36). Digits have a size of their own."""
     jobs: int | None = None
-    """Runs at work at the same time; by default one a core, each on one thread, or one in all on CUDA."""
+    """Runs at work at the same time; by default one a core, each on one thread, or one a CUDA device, each on its own;
+    on a cluster as many as it takes."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
+    cluster: Cluster = "none"
+    """Where the runs are started: in processes here (none), as jobs of Slurm (slurm), or as such jobs here, to try it
+    (local). The last two need the package submitit."""
+    cluster_options: tuple[str, ...] = ()
+    """Of the jobs, as submitit calls them: slurm_partition=gpu gpus_per_node=1 timeout_min=240."""
     minutes: float | None = None
     """Stop cleanly before so many minutes are over; the same command continues. By default when all is done."""
     carry: Path | None = None
@@ -51,11 +58,29 @@ class StudySettings:
         if self.scale > 1.0:
             raise UserError(f"scale: got {self.scale:g}; wanted a share of the paper's work, above 0 and at most 1")
         check_number(self, *(["minutes"] if self.minutes is not None else []), above=0.0)
+        check_choice(self, "cluster", get_args(Cluster))
+        self.job_options()
         named = self.distributions
         if not isinstance(named, tuple) or not named or not set(named) <= set(DISTRIBUTIONS):
             raise UserError(f"distributions: got {named!r}; wanted some of {', '.join(DISTRIBUTIONS)}")
         if len(set(named)) < len(named):
             raise UserError(f"distributions: got {named!r}; wanted each once")
+
+    def job_options(self) -> dict[str, int | str]:
+        """The cluster's options by name.
+
+        >>> StudySettings(cluster="local", cluster_options=("timeout_min=240", "slurm_partition=gpu")).job_options()
+        {'timeout_min': 240, 'slurm_partition': 'gpu'}
+        """
+        pairs = [option.partition("=") for option in self.cluster_options]
+        for name, equals, value in pairs:
+            if not (name and equals and value):
+                raise UserError(
+                    f"cluster_options: got {name + equals + value!r}; wanted NAME=VALUE, such as timeout_min=240"
+                )
+        if pairs and self.cluster == "none":
+            raise UserError("cluster_options: got some with cluster='none'; wanted cluster='slurm' too, or no options")
+        return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
 
 
 VERIFICATION = StudySettings(distributions=tuple(DISTRIBUTIONS))

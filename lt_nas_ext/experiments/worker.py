@@ -60,11 +60,12 @@ class Report:
     total: int = 0
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, number: int = 0) -> None:
     """Take jobs from the pipe until it closes, or SIGTERM stops one."""
     # Ctrl-C reaches every process of the terminal; the parent decides and sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    take_device(number)
     warnings.showwarning = lambda message, *more, **rest: pipe.send(Report("warning", str(message)))
     try:
         said = None
@@ -73,6 +74,12 @@ def serve(pipe: Connection) -> None:
             pipe.send(said)
     except GONE:
         return
+
+
+def take_device(number: int) -> None:
+    """Make one CUDA device of several that of this process: jobs ask for "cuda", and workers share the devices out."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _outcome(job: Job, pipe: Connection) -> Report:
