@@ -157,14 +157,14 @@ def copy_bandwidth(device: torch.device) -> float:
     elements = 2**28 if device.type == "cuda" else 2**25
     source = torch.ones(elements, device=device)
     target = torch.empty_like(source)
-    times = sorted(_time(lambda: target.copy_(source), device) for _ in range(9))
+    times = sorted(timed(lambda: target.copy_(source), device) for _ in range(9))
     return 2 * source.nbytes / percentile(times, 0.2) / 1e6
 
 
 # ---- timing ---------------------------------------------------------------------------------------------------------
 
 
-def _time(run: Run, device: torch.device) -> float:
+def timed(run: Run, device: torch.device) -> float:
     """Milliseconds of one run: by events on a GPU, by the clock on a CPU."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -275,7 +275,7 @@ class Harness:
             while turns < fewest or (time.perf_counter() - start < self.seconds and turns < 2000):
                 for (name, count), record in times.items():
                     with _threads(count):
-                        record.append(_time(runs[name], self.device))
+                        record.append(timed(runs[name], self.device))
                 turns += 1
         finally:
             gc.enable()

@@ -8,8 +8,10 @@ import warnings
 import pytest
 import torch
 from test_engine_steps import AT, batch, made, snapshot
+from tiny_runs import Silent, tiny_data
 from torch import nn
 
+from lt_nas_ext.engine import RetrainSettings, phases, run_retrain
 from lt_nas_ext.engine.capture import MOST_RECORDINGS, WARM_CALLS, Captured, CaptureFallbackWarning, recorder_for
 from lt_nas_ext.engine.optimisers import load_optimiser
 from lt_nas_ext.engine.steps import Steps
@@ -36,9 +38,8 @@ class Log:
         def replay():
             self.order.append("replay")
             done = work()
-            result.parts.update(done.parts)
-            object.__setattr__(result, "logits", done.logits)
-            object.__setattr__(result, "features", done.features)
+            for field in dataclasses.fields(Loss):
+                object.__setattr__(result, field.name, getattr(done, field.name))
 
         return result, replay
 
@@ -166,6 +167,28 @@ def test_a_fallback_leaves_no_gradient_behind():
     assert all(parameter.grad is None for parameter in steps.networks.parameters())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pretrain_epochs": 2, "ema_decay": 0.9},
+        {"drop_path": 0.3, "mixup": 1.0, "auxiliary": 0.4},
+        {"loss": "balanced_softmax", "drw": True},
+    ],
+)
+def test_a_recorded_retraining_is_the_written_one_to_the_bit(monkeypatch, options):
+    log, found = Log(), []
+    for recorder in (None, log):
+        monkeypatch.setattr(phases, "recorder_for", lambda device, wanted, recorder=recorder: recorder)
+        settings = RetrainSettings(
+            epochs=4, batch_size=8, channels=2, layers=3, projector=(8, 8), device="cpu", test_every=4, **options
+        )
+        result = run_retrain("random", tiny_data(), settings, progress=Silent())
+        figures = [row["train_loss"] for row in result.history]
+        found.append([*figures, *result.model.state_dict().values()])
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*found, strict=True))
+    assert log.order.count("replay") > log.order.count("record") >= 1
+
+
 def test_a_loss_without_its_graph():
     x = torch.ones(2, requires_grad=True)
     loss = Loss({"task": x.sum(), "more": (2 * x).sum()}, logits=x * 3)
@@ -208,3 +231,17 @@ def test_graphs_are_the_written_steps(name, order, recompute):
 def moved(value, device):
     fields = {f.name: getattr(value, f.name).to(device) for f in dataclasses.fields(value)}
     return dataclasses.replace(value, **fields)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("options", [{"pretrain_epochs": 2}, {"drop_path": 0.3, "mixup": 1.0}, {"precision": "bf16"}])
+def test_a_retraining_by_graphs_is_the_written_one(options):
+    found = []
+    for capture in (False, True):
+        settings = RetrainSettings(
+            epochs=4, batch_size=8, channels=4, layers=3, projector=(8, 8), device="cuda", capture=capture,
+            deterministic=True, **options
+        )  # fmt: skip
+        result = run_retrain("random", tiny_data(), settings, progress=Silent())
+        found.append([*(row["train_loss"] for row in result.history), *result.model.cpu().state_dict().values()])
+    assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(*found, strict=True))

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from tiny_runs import tiny_settings
+from tiny_runs import Silent, tiny_data, tiny_settings
 from torch import nn
 
+from lt_nas_ext.engine import run_search
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, GroupedOptimiser, alpha_travel, cosine
 from lt_nas_ext.engine.steps import Steps
@@ -199,3 +200,21 @@ def test_a_search_in_bf16_moves_the_same_parameters_in_float32():
         assert all(parameter.dtype == torch.float32 for parameter in steps.networks.parameters())
     assert losses["tf32"] == losses["float32"] != losses["bf16"]  # a CPU does not know tf32
     assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
+def test_deterministic_mode_lasts_as_long_as_the_run():
+    seen = []
+
+    class Follower(Silent):
+        def step(self, figures):
+            seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    found = [
+        run_search(tiny_data(), tiny_settings("darts", rule="top2", deterministic=wanted), progress=Follower())
+        for wanted in (True, False)
+    ]
+    assert seen == [(True, False)] * (len(seen) // 2) + [before] * (len(seen) // 2)
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+    figures = [[row["train_loss"] for row in result.history] for result in found]
+    assert figures[0] == figures[1]  # a CPU is so anyway

@@ -11,11 +11,11 @@ from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import Labelled, Paired, Stream, TwoViews
 
-DATA = tiny_data()
+DATA, CPU = tiny_data(), torch.device("cpu")
 
 
 def feed(stream: Stream, seed: int = 0, role: str = "weights") -> Feed:
-    return Feed(stream, DATA.train, DATA, 8, seed, role)
+    return Feed(stream, DATA.train, CPU, DATA, 8, seed, role)
 
 
 def test_labelled_batches():
@@ -53,8 +53,8 @@ def test_a_class_without_images_cannot_be_drawn_uniformly():
         images = DATA.train.subset((DATA.train.labels != missing).nonzero().flatten())
         for stream in (Stream("labelled", ("class_uniform",)), Stream("paired", ("instance", "class_uniform"))):
             with pytest.raises(UserError, match=f"data: class '{name}' has no images for alpha, and the class_uniform"):
-                Feed(stream, images, DATA, 8, 0, "alpha")
-        assert len(Feed(Stream("labelled"), images, DATA, 8, 0, "alpha"))
+                Feed(stream, images, CPU, DATA, 8, 0, "alpha")
+        assert len(Feed(Stream("labelled"), images, CPU, DATA, 8, 0, "alpha"))
 
 
 def test_an_epoch_is_a_pure_function():

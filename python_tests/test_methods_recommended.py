@@ -39,7 +39,10 @@ def views() -> LabelledViews:
 
 
 def test_labelled_views_are_the_views_with_their_labels():
-    feeds = [Feed(Stream(kind), DATA.train, DATA, 8, 3, "weights") for kind in ("two_views", "labelled_views")]
+    feeds = [
+        Feed(Stream(kind), DATA.train, torch.device("cpu"), DATA, 8, 3, "weights")
+        for kind in ("two_views", "labelled_views")
+    ]
     for plain, labelled in zip(*(feed.epoch(1) for feed in feeds), strict=True):
         assert isinstance(labelled.batch, LabelledViews) and not isinstance(plain.batch, LabelledViews)
         assert torch.equal(plain.batch.first, labelled.batch.first)

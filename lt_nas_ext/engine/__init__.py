@@ -7,27 +7,36 @@ from lt_nas_ext.engine.classifier import Classifier, load_classifier
 from lt_nas_ext.engine.consensus import run_consensus
 from lt_nas_ext.engine.evaluate import evaluate
 from lt_nas_ext.engine.export import export
+from lt_nas_ext.engine.guard import NonFiniteError, NonFiniteWarning
+from lt_nas_ext.engine.health import CollapseWarning
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
-from lt_nas_ext.engine.progress import BarProgress, LogProgress, Progress
+from lt_nas_ext.engine.progress import BarProgress, JsonProgress, LogProgress, Progress, Several
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
 from lt_nas_ext.engine.retrain_presets import RETRAIN_PRESETS, retrain_preset
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.run_dir import read_config
 from lt_nas_ext.engine.search import SearchResult, run_search
 from lt_nas_ext.engine.stop import Interrupted
+from lt_nas_ext.engine.tensorboard import TensorBoard
 
 __all__ = [
     "BASELINES",
     "RETRAIN_PRESETS",
     "BarProgress",
     "Classifier",
+    "CollapseWarning",
     "Interrupted",
+    "JsonProgress",
     "LogProgress",
+    "NonFiniteError",
+    "NonFiniteWarning",
     "Prediction",
     "Progress",
     "RetrainResult",
     "RetrainSettings",
     "SearchResult",
+    "Several",
+    "TensorBoard",
     "UnreadableImages",
     "evaluate",
     "export",

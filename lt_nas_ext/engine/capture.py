@@ -83,8 +83,9 @@ class Captured(Generic[Result]):
     on it is replayed. A result is overwritten by the next call.
 
     Args:
-        step: takes tensors, or dataclasses of tensors, and returns such. Called twice with equal shapes and the same
-            `key`, it must do the same work: what changes from call to call must be a tensor that stays where it is.
+        step: takes tensors, or dataclasses or named tuples of them, and returns such. Called twice with equal shapes
+            and the same `key`, it must do the same work: what changes from call to call must be a tensor that stays
+            where it is.
         recorder: None: every call does the step as written.
         name: of the step, for the message of a fallback.
         recover: called after a failed recording, which has left traces in Python and none on the device.
@@ -157,6 +158,8 @@ def _map(value: Any, function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: _map(getattr(value, field.name), function) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
+    if isinstance(value, tuple):  # a named one: of labels that are mixed
+        return type(value)(*(_map(one, function) for one in value))
     return value
 
 
@@ -166,6 +169,8 @@ def _shapes(value: Any) -> object:
         return value.shape, value.stride(), value.dtype, value.device
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return type(value), *(_shapes(getattr(value, field.name)) for field in dataclasses.fields(value))
+    if isinstance(value, tuple):
+        return type(value), *map(_shapes, value)
     return value
 
 
@@ -175,3 +180,6 @@ def _copy(buffer: Any, value: Any) -> None:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             _copy(getattr(buffer, field.name), getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for one, other in zip(buffer, value, strict=True):
+            _copy(one, other)

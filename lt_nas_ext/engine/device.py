@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,31 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
     else:
         yield
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within this context PyTorch takes only algorithms that give the same bits every time, or refuses.
+
+    It makes a difference on CUDA, where convolutions and sums over scattered elements otherwise may not, and costs
+    speed. Ours are deterministic everywhere, and on a CPU so are PyTorch's.
+    """
+    if not wanted:
+        yield
+        return
+    # cuBLAS reads it when it is first used in a process.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    tried = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = tried
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

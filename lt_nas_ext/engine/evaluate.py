@@ -18,11 +18,15 @@ BATCH = 500
 
 @torch.no_grad()
 def batched(
-    function: Callable[[torch.Tensor], torch.Tensor], images: ImageSet, mean: tuple[float, ...], std: tuple[float, ...]
+    function: Callable[[torch.Tensor], torch.Tensor],
+    images: ImageSet,
+    device: torch.device,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> torch.Tensor:
-    """`function` of the normalised images, a batch at a time: (N, ...), on the device of the images."""
+    """`function` of the normalised images, a batch at a time: (N, ...), on the device."""
     parts = [
-        function(normalize(part, mean, std).contiguous(memory_format=torch.channels_last))
+        function(normalize(part.to(device), mean, std).contiguous(memory_format=torch.channels_last))
         for part in images.images.split(BATCH)
     ]
     return torch.cat(parts)

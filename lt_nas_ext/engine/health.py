@@ -11,6 +11,10 @@ from typing import Any
 import torch
 
 HIGH, LOW = 0.9, 0.1
+
+COLLAPSED = 0.5
+"""From this share of skip connections, or of edges that `none` wins, on a search is said to have collapsed [ours]."""
+
 AGREEING_EPOCHS = 5
 
 
@@ -21,6 +25,32 @@ def polarised(gates: torch.Tensor) -> int:
     2
     """
     return int(((gates > HIGH) | (gates < LOW)).sum())
+
+
+class CollapseWarning(UserWarning):
+    """The cells that a search found do little: skip connections, or edges that would rather be none."""
+
+
+def collapse_warnings(skips: float, nones: float | None) -> list[CollapseWarning]:
+    """What to say of cells with these shares of skip connections, and of edges whose largest gate is that of `none`.
+
+    >>> [str(warning)[:45] for warning in collapse_warnings(0.75, 0.1)]
+    ['75 % of the operations found are skip connect']
+    """
+    said = []
+    if skips >= COLLAPSED:
+        said.append(
+            f"{100 * skips:.0f} % of the operations found are skip connections, as after a search for too long: search "
+            "for fewer epochs, with stop_at_skips=2 or auxiliary_skip=True, or with fair-darts or ssf-nas, whose "
+            "candidates do not compete"
+        )
+    if nones is not None and nones >= COLLAPSED:
+        said.append(
+            f"'none' has the largest gate on {100 * nones:.0f} % of the edges, which the rule top2 does not look at: "
+            "what it found there is a second choice. Search for longer, with rule='per_edge', which leaves such edges "
+            "out, or with fair-darts or ssf-nas, where 'none' does not compete"
+        )
+    return [CollapseWarning(one) for one in said]
 
 
 def edges(genotype: Mapping[str, Any]) -> Counter[tuple[str, ...]]:

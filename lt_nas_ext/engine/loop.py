@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
+import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
-from lt_nas_ext.engine.device import device_name, peak_memory_mb
+from lt_nas_ext.engine.device import deterministic, device_name, peak_memory_mb
+from lt_nas_ext.engine.guard import NonFinite, NonFiniteError, NonFiniteWarning
 from lt_nas_ext.engine.progress import Progress
 from lt_nas_ext.engine.run_dir import RunDirectory
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.stop import Interrupted, StopSignal
+from lt_nas_ext.methods.settings import OnNonFinite
 
 Row = dict[str, Any]
+
+ATTEMPTS: dict[OnNonFinite, int] = {"rollback": 2, "skip": 1, "stop": 1}
+"""At an epoch, where numbers in it are not finite."""
 
 
 class StopNow(Exception):
@@ -22,16 +30,33 @@ class StopNow(Exception):
 
 
 class Watch:
-    """What a trainer tells after every step, and where it learns that it is to stop."""
+    """What a trainer tells after every step, and where it learns that it is to stop.
 
-    def __init__(self, progress: Progress, stop: StopSignal) -> None:
-        self._progress, self._stop = progress, stop
+    Attributes:
+        attempt: at this epoch, from 0; each draws differently.
+    """
+
+    def __init__(self, progress: Progress, stop: StopSignal, attempt: int = 0) -> None:
+        self._progress, self._stop, self.attempt = progress, stop, attempt
 
     def step(self, figures: dict[str, torch.Tensor]) -> None:
         """Call after every step with its detached losses."""
         self._progress.step(figures)
         if self._stop.requested:
             raise StopNow
+
+
+class Conduct(Protocol):
+    """The settings that every run has, whatever it trains."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def on_non_finite(self) -> OnNonFinite: ...
+
+    @property
+    def deterministic(self) -> bool: ...
 
 
 class Trainer(Protocol):
@@ -41,6 +66,9 @@ class Trainer(Protocol):
         """Train one epoch and return its line of history.jsonl, without `epoch`, `seconds`, memory and device.
 
         A line with the entry `stopped`, the reason in words, is the last one.
+
+        Raises:
+            NonFinite: numbers went wrong; its state is then of no use.
         """
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -52,7 +80,7 @@ def train(
     trainer: Trainer,
     epochs: int,
     steps_an_epoch: int,
-    seed: int,
+    settings: Conduct,
     device: torch.device,
     directory: RunDirectory | None,
     progress: Progress,
@@ -62,21 +90,35 @@ def train(
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; every whole epoch is saved.
+        NonFiniteError: numbers were not finite as often as an epoch is tried; every whole epoch is saved, and the
+            trainer is as it was after the last of them.
     """
     history, where = _restore(trainer, device, directory), device_name(device)
     progress.start(epochs * steps_an_epoch, description, len(history) * steps_an_epoch)
     try:
-        with StopSignal() as stop, isolated_rng(device):
+        with StopSignal() as stop, isolated_rng(device), deterministic(settings.deterministic):
             for epoch in range(len(history), epochs):
                 if history and history[-1].get("stopped"):
                     break
-                # Drop-path and the like draw from the global generator: a function of (seed, epoch), as all else.
-                seed_global(device, seed, "epoch", epoch)
-                began = time.perf_counter()
-                try:
-                    row = trainer.run_epoch(epoch, Watch(progress, stop))
-                except StopNow:
-                    raise Interrupted(directory.path if directory else None, epoch, epochs) from None
+                began, before, troubles = time.perf_counter(), copy.deepcopy(trainer.state_dict()), list[str]()
+                while len(troubles) < ATTEMPTS[settings.on_non_finite]:
+                    attempt = len(troubles)
+                    # Drop-path and the like draw from the global generator: a function of (seed, epoch), as all else.
+                    seed_global(device, settings.seed, "epoch", epoch, *(("attempt", attempt) if attempt else ()))
+                    try:
+                        row = trainer.run_epoch(epoch, Watch(progress, stop, attempt))
+                        break
+                    except StopNow:
+                        raise Interrupted(directory.path if directory else None, epoch, epochs) from None
+                    except NonFinite as found:
+                        troubles.append(found.what)
+                        trainer.load_state_dict(copy.deepcopy(before))
+                        progress.start(epochs * steps_an_epoch, description, epoch * steps_an_epoch)
+                else:
+                    raise _gave_up(epoch, troubles, directory)
+                _warn_of_trouble(epoch, troubles, row)
+                if troubles:
+                    row["rolled_back"] = troubles
                 seconds = round(time.perf_counter() - began, 4)
                 spent = {"peak_memory_mb": peak_memory_mb(device), "device": where}
                 history.append({"epoch": epoch, "seconds": seconds, **row, **spent})
@@ -88,6 +130,25 @@ def train(
     finally:
         progress.close()
     return history
+
+
+def _warn_of_trouble(epoch: int, troubles: Sequence[str], row: Row) -> None:
+    said = [f"{trouble}; the epoch began again with other draws" for trouble in troubles]
+    if "skipped" in row:
+        said.append(f"{row['skipped']['steps']} step(s) were left out; the first: {row['skipped']['first']}")
+    for one in said:
+        warnings.warn(NonFiniteWarning(f"epoch {epoch + 1}: {one}"), stacklevel=3)
+
+
+def _gave_up(epoch: int, troubles: Sequence[str], directory: RunDirectory | None) -> NonFiniteError:
+    kept = "Nothing was saved, for the run has no out directory"
+    if directory is not None:
+        kept = f"{epoch} whole epoch(s) are saved in {directory.path}: resume continues from there"
+    return NonFiniteError(
+        f"on_non_finite: stopped in epoch {epoch + 1}: {'; begun again with other draws, '.join(troubles)}. {kept}. A "
+        "smaller learning rate, a smaller grad_clip or precision float32 may help; on_non_finite='skip' leaves such "
+        "steps out"
+    )
 
 
 def _restore(trainer: Trainer, device: torch.device, directory: RunDirectory | None) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -10,13 +11,16 @@ from torch import nn
 
 from lt_nas_ext import nn as lt_nn
 from lt_nas_ext.data import Dataset
+from lt_nas_ext.engine.capture import Captured, recorder_for
 from lt_nas_ext.engine.classifier import Classifier
 from lt_nas_ext.engine.device import autocast
 from lt_nas_ext.engine.ema import MovingAverage
 from lt_nas_ext.engine.evaluate import evaluate
+from lt_nas_ext.engine.guard import Guard
 from lt_nas_ext.engine.loop import Row, Watch
 from lt_nas_ext.engine.meter import Meter, finite
-from lt_nas_ext.engine.optimisers import cosine
+from lt_nas_ext.engine.optimisers import cosine, device_options, load_optimiser, set_rate
+from lt_nas_ext.engine.resident import resident
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.seeds import generator
 from lt_nas_ext.engine.streams import Feed
@@ -32,8 +36,10 @@ from lt_nas_ext.longtail import (
     remix,
     schedule,
 )
-from lt_nas_ext.methods import Epoch, Labelled, Paired, Stream, TwoViews
+from lt_nas_ext.methods import Epoch, Labelled, Loss, Paired, Stream, TwoViews
 from lt_nas_ext.space import TwoHeads
+
+STEP = "step"
 
 
 class Retraining:
@@ -41,8 +47,8 @@ class Retraining:
 
     def __init__(self, model: Classifier, data: Dataset, settings: RetrainSettings, device: torch.device) -> None:
         self.model, self.network, self.settings = model, model.network, settings
-        self.test, self._device = data.test.to(device), device
-        images, draws = data.train.to(device), (settings.batch_size, settings.seed)
+        self.test, self._device = resident(data.test, device), device
+        images, draws = resident(data.train, device), (settings.batch_size, settings.seed)
         if len(images) < 2:
             raise UserError(f"data: got {len(images)} training image(s); wanted at least 2")
         names = (settings.views, settings.augment)
@@ -51,7 +57,7 @@ class Retraining:
             Stream("paired", ("instance", "class_uniform")) if self.ratios else Stream("labelled", (settings.sampler,))
         )
         options = (settings.cutout, settings.tail_augment)
-        self._supervised = Feed(stream, images, data, *draws, "retrain", *names, *options)
+        self._supervised = Feed(stream, images, device, data, *draws, "retrain", *names, *options)
         self.steps = len(self._supervised)
         self._criterion = _criterion(data, settings).to(device)
         self._counts, self._drw = data.counts, DeferredReweighting(data.counts, settings.epochs)
@@ -59,16 +65,24 @@ class Retraining:
         self._auxiliary = settings.auxiliary if has_auxiliary else 0.0
         self._twins: lt_nn.BarlowTwinsLoss | None = None
         if settings.pretrain_epochs:
-            self._views = Feed(Stream("two_views"), images, data, *draws, "pretrain", *names)
+            self._views = Feed(Stream("two_views"), images, device, data, *draws, "pretrain", *names)
             self._twins = _barlow_twins(self.network, settings).to(device)
+        self._guard = Guard(settings.on_non_finite, device, list(self.network.buffers()))
         self._phase = ""
         self._average: MovingAverage | None = None
+        # What a recorded step would not notice: numbers of an epoch that are no tensors.
+        self._changes = bool(settings.drop_path or self.ratios or settings.drw)
+        recorder = None if self._guard.skips else recorder_for(device, settings.capture)
+        self._captured = Captured(self._step, recorder, "the step", self._drop_gradients)
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
         pretrain = self.settings.pretrain_epochs
+        self._guard.begin()
         if epoch < pretrain:
-            return self._pretrain(Epoch(epoch, pretrain), watch)
-        return self._train(Epoch(epoch - pretrain, self.settings.epochs), watch)
+            row = self._pretrain(Epoch(epoch, pretrain), watch)
+        else:
+            row = self._train(Epoch(epoch - pretrain, self.settings.epochs), watch)
+        return {**row, "skipped": self._guard.skipped} if self._guard.skipped else row
 
     def _pretrain(self, at: Epoch, watch: Watch) -> Row:
         assert self._twins is not None
@@ -77,13 +91,13 @@ class Retraining:
         self._set_drop_path(0.0)
         self.network.train()
         meter = Meter()
-        for draw in self._views.epoch(at.index):
-            assert isinstance(draw.batch, TwoViews)
-            with self._autocast():
-                first, second = (self.network.features(view) for view in (draw.batch.first, draw.batch.second))  # type: ignore[operator]
-            loss = self._descend(self._twins(first.float(), second.float()))
-            meter.add({"train_loss": loss})
-            watch.step({"barlow_twins": loss})
+        self._captured.begin("pretrain")
+        for draw in self._views.epoch(at.index, attempt=watch.attempt):
+            loss = self._seen(self._captured(draw.batch))
+            if loss is not None:
+                meter.add({"train_loss": loss.task})
+            watch.step({} if loss is None else loss.terms)
+        self._guard.read()
         return {"phase": "pretrain", "lr": lr, "train_loss": finite(meter.read()["train_loss"]), **_NOT_TESTED}
 
     def _train(self, at: Epoch, watch: Watch) -> Row:
@@ -95,25 +109,26 @@ class Retraining:
         if settings.drw:
             assert isinstance(self._criterion, LongTailLoss)
             self._criterion.reweight(self._drw.weights(at.index))
+        self._ratio = self.ratios[at.index] if self.ratios else 1.0
         self.network.train()
         meter = Meter()
-        for step, draw in enumerate(self._supervised.epoch(at.index)):
-            if isinstance(draw.batch, Paired):
-                loss = self._descend(self._paired_loss(draw.batch, self.ratios[at.index]))
-            else:
-                assert isinstance(draw.batch, Labelled)
-                logits, loss = self._loss(*self._mixed(draw.batch, at, step))
-                loss = self._descend(loss)
-                meter.add_accuracy("train_accuracy", logits.detach(), draw.labels)
-            if self._average is not None:
-                self._average.update()
-            meter.add({"train_loss": loss})
-            watch.step({"train": loss})
+        self._captured.begin(("train", at.index) if self._changes else "train")
+        for step, draw in enumerate(self._supervised.epoch(at.index, attempt=watch.attempt)):
+            given = self._mixed(draw.batch, at, step) if isinstance(draw.batch, Labelled) else (draw.batch,)
+            loss = self._seen(self._captured(*given))
+            if loss is not None:
+                if self._average is not None:
+                    self._average.update()
+                meter.add({"train_loss": loss.task})
+                if loss.logits is not None:
+                    meter.add_accuracy("train_accuracy", loss.logits, draw.labels)
+            watch.step({} if loss is None else {"train": loss.task})
+        self._guard.read()
         figures = meter.read()
         row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
         row["train_accuracy"] = figures.get("train_accuracy")
         if self.ratios:
-            row["mixing_ratio"] = self.ratios[at.index]
+            row["mixing_ratio"] = self._ratio
         if (at.index + 1) % settings.test_every == 0 or at.index + 1 == at.count:
             with contextlib.nullcontext() if self._average is None else self._average.applied():
                 metrics = evaluate(self.model, self.test)
@@ -136,8 +151,47 @@ class Retraining:
             return remix(batch.images, batch.labels, self._counts, settings.mixup, generator=draws)
         return mixup(batch.images, batch.labels, settings.mixup, draws)
 
-    def _loss(self, images: torch.Tensor, targets: torch.Tensor | MixedTargets) -> tuple[torch.Tensor, torch.Tensor]:
-        """The logits of a batch, and its loss: that of the auxiliary classifier included [paper: DARTS]."""
+    def _step(
+        self, given: TwoViews | Paired | torch.Tensor, targets: torch.Tensor | MixedTargets | None = None
+    ) -> Loss | None:
+        """One step down the loss of two views, of a pair of batches, or of images with their targets.
+
+        None: it was left out, for loss or gradient were not finite.
+        """
+        self._guard.keep()
+        if isinstance(given, TwoViews):
+            loss = self._twins_loss(given)
+        elif isinstance(given, Paired):
+            loss = self._paired_loss(given)
+        else:
+            assert targets is not None
+            loss = self._labelled_loss(given, targets)
+        loss.total.backward()
+        norm = nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_clip)
+        loss = replace(loss, gradient_norm=norm)
+        if not self._guard.lets(STEP, loss.figures):
+            self._drop_gradients()
+            return None
+        self._optimiser.step()
+        self._drop_gradients()
+        return loss.detached
+
+    def _seen(self, loss: Loss | None) -> Loss | None:
+        if loss is not None:
+            self._guard.saw(STEP, loss.figures)
+        return loss
+
+    def _drop_gradients(self) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def _twins_loss(self, views: TwoViews) -> Loss:
+        assert self._twins is not None
+        with self._autocast():
+            first, second = (self.network.features(view) for view in (views.first, views.second))  # type: ignore[operator]
+        return Loss({"barlow_twins": self._twins(first.float(), second.float())})
+
+    def _labelled_loss(self, images: torch.Tensor, targets: torch.Tensor | MixedTargets) -> Loss:
+        """That of the auxiliary classifier included [paper: DARTS]."""
         auxiliary = None
         with self._autocast():
             if self._auxiliary:
@@ -147,24 +201,17 @@ class Retraining:
         loss = self._criterion(logits.float(), targets)
         if auxiliary is not None:
             loss = loss + self._auxiliary * self._criterion(auxiliary.float(), targets)
-        return logits, loss
+        return Loss({self.settings.loss: loss}, logits)
 
-    def _paired_loss(self, batch: Paired, ratio: float) -> torch.Tensor:
+    def _paired_loss(self, batch: Paired) -> Loss:
         first, second = batch.first, batch.second
         with self._autocast():
             branches = cast(TwoHeads, self.network).pair(first.images, second.images)
-        return mixed_loss(branches.mixed(ratio).float(), first.labels, second.labels, ratio, self._criterion)
+        mixed = branches.mixed(self._ratio).float()
+        return Loss({self.settings.loss: mixed_loss(mixed, first.labels, second.labels, self._ratio, self._criterion)})
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return autocast(self._device, self.settings.precision)
-
-    def _descend(self, loss: torch.Tensor) -> torch.Tensor:
-        """One step down the loss; the loss, detached."""
-        loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad(set_to_none=True)
-        return loss.detach()
 
     def _enter(self, phase: str) -> None:
         """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other.
@@ -175,7 +222,11 @@ class Retraining:
             self._phase = phase
             settings = self.settings
             self._optimiser = torch.optim.SGD(
-                self._parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+                self._parameters(),
+                lr=settings.lr,
+                momentum=settings.momentum,
+                weight_decay=settings.weight_decay,
+                **device_options(self._parameters()),
             )
             if phase == "train" and settings.ema_decay:
                 self._average = MovingAverage(self.network, settings.ema_decay)
@@ -186,7 +237,7 @@ class Retraining:
 
     def _set_lr(self, lr: float) -> float:
         for group in self._optimiser.param_groups:
-            group["lr"] = lr
+            set_rate(group, lr)
         return lr
 
     def _set_drop_path(self, probability: float) -> None:
@@ -199,7 +250,7 @@ class Retraining:
             "network": self.network.state_dict(),
             "twins": None if self._twins is None else self._twins.state_dict(),
             "phase": self._phase,
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": self._optimiser.state_dict() if self._phase else None,
             "average": None if self._average is None else self._average.state_dict(),
         }
 
@@ -207,8 +258,11 @@ class Retraining:
         self.network.load_state_dict(state["network"])
         if self._twins is not None:
             self._twins.load_state_dict(state["twins"])
-        self._enter(state["phase"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._captured.begin(object())  # an optimiser loads into other tensors than those that were recorded
+        self._phase, self._average = "", None
+        if state["phase"]:
+            self._enter(state["phase"])
+            load_optimiser(self._optimiser, state["optimiser"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 

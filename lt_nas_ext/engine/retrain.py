@@ -64,6 +64,7 @@ def run_retrain(
 
     Raises:
         UserError: settings or data that cannot work, or an `out` that holds another run.
+        NonFiniteError: losses or gradients were not finite, and `settings.on_non_finite` has no other way.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
     check_out(out, resume)
@@ -111,7 +112,7 @@ def run_retrain(
         retraining,
         settings.pretrain_epochs + settings.epochs,
         retraining.steps,
-        settings.seed,
+        settings,
         device,
         directory,
         progress,

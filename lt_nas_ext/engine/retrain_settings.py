@@ -10,6 +10,7 @@ from lt_nas_ext.longtail.losses import LossName, make_loss
 from lt_nas_ext.longtail.mixing import Mixing, check_ratio, schedule
 from lt_nas_ext.longtail.samplers import SamplerName
 from lt_nas_ext.methods.settings import (
+    OnNonFinite,
     Precision,
     Scale,
     check_choice,
@@ -117,6 +118,13 @@ class RetrainSettings:
     """The mixing ratio where it is constant."""
     test_mixing: float = 0.5
     """The mixing ratio at which the trained heads answer: 0 is the class head alone, 1/2 BBN's own."""
+    capture: bool = True
+    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
+    deterministic: bool = False
+    """On CUDA take only algorithms that give the same bits every time, at some speed; on a CPU all do."""
+    on_non_finite: OnNonFinite = "rollback"
+    """A loss or gradient that is not finite: begin the epoch again with other draws, once, then stop (rollback); leave
+    the step out (skip); or stop."""
     test_every: int = 1
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
@@ -139,13 +147,14 @@ class RetrainSettings:
         check_number(
             self, "momentum", "drop_path", "label_smoothing", "ema_decay", "val_fraction", least=0.0, below=1.0
         )
-        check_switch(self, "cutout", "drw", "remix", "tail_augment")
+        check_switch(self, "capture", "deterministic", "cutout", "drw", "remix", "tail_augment")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(LossName))
         check_choice(self, "sampler", get_args(SamplerName))
         check_choice(self, "bt_scale", get_args(Scale))
         check_choice(self, "drop_path_on", get_args(DropPathOn))
         check_choice(self, "precision", get_args(Precision))
+        check_choice(self, "on_non_finite", get_args(OnNonFinite))
         check_widths(self, "projector")
         check_choice(self, "derived", get_args(Derivation))
         schedule(self.mixing)  # a name or a function

@@ -5,10 +5,12 @@ The directory is the whole contract with reports, retraining and other people's 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from lt_nas_ext.errors import UserError
 
 FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metrics.json", "model.pt")
 
-FREE_ON_RESUME = ("device", "recompute", "capture", "rule", "threshold", "preset", "root", "title", "test_every")
+FREE_ON_RESUME = (
+    "device", "recompute", "capture", "deterministic", "on_non_finite", "rule", "threshold", "preset", "root", "title",
+    "test_every",
+)  # fmt: skip
 """Settings that may differ on resume: where images lie and what they are called, where and how numbers are computed,
 what is read from them."""
 
@@ -59,24 +64,36 @@ class RunDirectory:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
-        save_checkpoint(self.path / "checkpoint.pt", state)
+        with self._writing("checkpoint.pt"):
+            save_checkpoint(self.path / "checkpoint.pt", state)
 
     def append_history(self, row: dict[str, Any]) -> None:
         """One more line of history.jsonl."""
-        with open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+        with self._writing("history.jsonl"), open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Replace history.jsonl: on resume by what the checkpoint knows, dropping lines of epochs that are repeated."""
-        write_text(self.path / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_text("history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a file such as metrics.json."""
-        write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file such as genotype.json."""
-        write_text(self.path / name, text)
+        with self._writing(name):
+            write_text(self.path / name, text)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"out: cannot write {self.path / name}: {error.strerror or error}. What was saved before is whole: "
+                "make room, or the directory writable, and resume"
+            ) from None
 
 
 def check_out(out: str | Path | None, resume: bool) -> None:

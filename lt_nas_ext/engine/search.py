@@ -15,12 +15,13 @@ from lt_nas_ext.data import Dataset, ImageSet, split
 from lt_nas_ext.engine.capture import recorder_for
 from lt_nas_ext.engine.device import choose_device, place
 from lt_nas_ext.engine.evaluate import batched
-from lt_nas_ext.engine.health import health_figures
+from lt_nas_ext.engine.health import collapse_warnings, health_figures
 from lt_nas_ext.engine.loop import Row, Watch, train
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import alpha_travel
 from lt_nas_ext.engine.probe import LinearProbe
 from lt_nas_ext.engine.progress import Progress, following
+from lt_nas_ext.engine.resident import resident
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.engine.steps import Steps
@@ -74,6 +75,7 @@ def run_search(
 
     Raises:
         UserError: settings or data that cannot work, or an `out` that holds another run.
+        NonFiniteError: losses or gradients were not finite, and `settings.on_non_finite` has no other way.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
     """
     check_out(out, resume)
@@ -103,7 +105,7 @@ def run_search(
         search,
         method.epochs,
         search.steps,
-        settings.seed,
+        settings,
         device,
         directory,
         progress,
@@ -112,18 +114,21 @@ def run_search(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         genotype = method.derive(search.networks)
-    after = [warning.message for warning in caught]
+    after: list[Warning | str] = [warning.message for warning in caught]
     second = method.second_stage(search.networks, history)
     ranking: dict[str, Any] = {}
     if second is not None:
         genotype, ranking = _second_stage(second, data, halves, device, directory, progress)
+    travel, nones = search.alpha_travel(len(history)), method.edges_to_none(search.networks)
+    health = health_figures(method.deciding_gates(search.networks), genotype.to_json(), history)
+    after += collapse_warnings(health["skip_share"], nones) if health["gates"] else []
     _warn(after)
-    travel = search.alpha_travel(len(history))
     figures = {
         "alpha_steps": len(history) * search.steps,
         "alpha_travel": travel,
         "reachable_gate": method.reachable_gate(travel),
-        **health_figures(method.deciding_gates(search.networks), genotype.to_json(), history),
+        **health,
+        "edges_to_none": nones,
         "capture_fallbacks": search.capture_fallbacks,
         "warnings": [str(warning) for warning in [*before, *after]],
     }
@@ -159,7 +164,16 @@ def _second_stage(
     if above is not None:
         config = run_config("ranking", settings, data, stage=method.report(search.networks))
         directory = RunDirectory(above.path / "ranking", config, resume=True)
-    history = train(search, method.epochs, search.steps, settings.seed, device, directory, progress, method.name)
+    history = train(
+        search,
+        method.epochs,
+        search.steps,
+        settings,
+        device,
+        directory,
+        progress,
+        method.name,
+    )
     seconds = round(sum(row["seconds"] for row in history), 2)
     return method.derive(search.networks), {"ranking": {**method.report(search.networks), "seconds": seconds}}
 
@@ -182,12 +196,13 @@ class _Search:
             self._steps = Steps(method, self.networks, recorder_for(device, settings.capture))
             seed_global(device, settings.seed, "probe")
             self.probe = self._probe(device) if method.label_free else None
-        self._validation = halves[1].to(device)
-        self._test = data.test.to(device) if settings.test_every else None
+        self._device, self._validation = device, resident(halves[1], device)
+        self._test = resident(data.test, device) if settings.test_every else None
         draws = (settings.batch_size, settings.seed)
         names = (settings.views, settings.augment)
-        self._weight_feed = Feed(method.weight_stream, halves[0].to(device), data, *draws, "weights", *names)
-        self._alpha_feed = Feed(method.alpha_stream, self._validation, data, *draws, "alpha", *names)
+        weights = resident(halves[0], device)
+        self._weight_feed = Feed(method.weight_stream, weights, device, data, *draws, "weights", *names)
+        self._alpha_feed = Feed(method.alpha_stream, self._validation, device, data, *draws, "alpha", *names)
         self.steps = len(self._weight_feed)
 
     def _probe(self, device: torch.device) -> LinearProbe:
@@ -213,7 +228,8 @@ class _Search:
         for module in self.method.still(self.networks, at):
             module.eval()
         meter, norms = Meter(), dict[str, torch.Tensor]()
-        draws = zip(self._alpha_feed.epoch(epoch, self.steps), self._weight_feed.epoch(epoch), strict=True)
+        alpha_draws = self._alpha_feed.epoch(epoch, self.steps, watch.attempt)
+        draws = zip(alpha_draws, self._weight_feed.epoch(epoch, attempt=watch.attempt), strict=True)
         for step, (alpha_draw, weight_draw) in enumerate(draws):
             shown = {}
             if self._steps.alphas.active:
@@ -221,16 +237,19 @@ class _Search:
                 # their own would move the running statistics.
                 measure = norms.update if step == 0 and epoch == self.method.epochs - 1 else None
                 loss = self._steps.arch(alpha_draw.batch, weight_draw.batch, measure)
-                meter.add({"val_loss": loss.task.detach(), **_named("alpha", loss)})
-                shown["val"] = loss.task.detach()
+                if loss is not None:
+                    meter.add({"val_loss": loss.task.detach(), **_named("alpha", loss)})
+                    shown["val"] = loss.task.detach()
             loss = self._steps.weight(weight_draw.batch)
-            meter.add({"train_loss": loss.task.detach(), **_named("weights", loss)})
-            shown["train"] = loss.task.detach()
-            if loss.logits is not None:
-                meter.add_accuracy("train_accuracy", loss.logits, weight_draw.labels)
-            if self.probe is not None and loss.features is not None:
-                self.probe.learn(loss.features, weight_draw.labels)
+            if loss is not None:
+                meter.add({"train_loss": loss.task.detach(), **_named("weights", loss)})
+                shown["train"] = loss.task.detach()
+                if loss.logits is not None:
+                    meter.add_accuracy("train_accuracy", loss.logits, weight_draw.labels)
+                if self.probe is not None and loss.features is not None:
+                    self.probe.learn(loss.features, weight_draw.labels)
             watch.step(shown)
+        self._steps.guard.read()
         row = self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()})
         return {**row, **self._tested(epoch, row)}
 
@@ -253,6 +272,8 @@ class _Search:
         }
         if norms:
             row["alpha_gradient_norms"] = norms
+        if self._steps.guard.skipped:
+            row["skipped"] = self._steps.guard.skipped
         stopped = self.method.stop_reason(genotype, at)
         if stopped is not None:
             row["stopped"] = stopped
@@ -260,7 +281,7 @@ class _Search:
 
     def validation(self) -> tuple[float, dict[str, Any]]:
         """Accuracy on the half that trains α, and what the method makes of it; of the probe in a label-free search."""
-        logits, labels = self._logits(self._validation), self._validation.labels
+        logits, labels = self._logits(self._validation), self._validation.labels.to(self._device)
         found = _accuracies(logits, labels)
         if self.method.readings:  # the best of them
             return max(found), {"val_readings": dict(zip(self.method.readings, found, strict=True))}
@@ -272,7 +293,7 @@ class _Search:
         every, last, readings = self.settings.test_every, epoch + 1 == self.method.epochs, self.method.readings
         if self._test is None or ((epoch + 1) % every and not last):
             return {}
-        logits, labels, tested = self._logits(self._test), self._test.labels, dict[str, Any]()
+        logits, labels, tested = self._logits(self._test), self._test.labels.to(self._device), dict[str, Any]()
         if readings:
             tested["test_readings"] = dict(zip(readings, _accuracies(logits, labels), strict=True))
             logits = logits[:, readings.index(chosen_reading(row))]
@@ -284,7 +305,8 @@ class _Search:
         """(N, C) of the supernet, or of the probe where the search is label-free; (N, readings, C) of several."""
         method, networks = self.method, self.networks.eval()
         look = method.read if method.readings else method.logits if self.probe is None else method.features
-        found = batched(lambda part: look(networks, part), images, self._data.mean, self._data.std)
+        mean, std = self._data.mean, self._data.std
+        found = batched(lambda part: look(networks, part), images, self._device, mean, std)
         return found if self.probe is None else self.probe.logits(found)
 
     def quiet_genotype(self) -> Derived | None:

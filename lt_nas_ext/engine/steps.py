@@ -5,16 +5,20 @@ The gradient of α is taken at the present w (first order), or through the step 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from lt_nas_ext.engine.capture import Captured, Recorder
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
+from lt_nas_ext.engine.guard import Guard
 from lt_nas_ext.engine.method_losses import MethodLosses
-from lt_nas_ext.engine.optimisers import AlphaOptimiser, weight_optimiser
+from lt_nas_ext.engine.optimisers import AlphaOptimiser, GroupedOptimiser, weight_optimiser
 from lt_nas_ext.engine.unrolled import Measure, Unrolled
 from lt_nas_ext.methods import Batch, Epoch, Loss, Method
+
+ALPHA, WEIGHTS = "α step", "w step"
 
 
 class Steps:
@@ -24,6 +28,9 @@ class Steps:
         method: what is trained, and its settings.
         networks: what `method.build` returned, on its device.
         recorder: records both steps, where the device has one.
+
+    Attributes:
+        guard: looks at the figures of both steps.
     """
 
     def __init__(self, method: Method, networks: nn.Module, recorder: Recorder | None = None) -> None:
@@ -34,6 +41,10 @@ class Steps:
         self._parameters = list(networks.parameters())
         self._at = Epoch(0, 1)
         self._losses = MethodLosses(method, networks)
+        device = next(networks.parameters()).device
+        self.guard = Guard(method.settings.on_non_finite, device, list(networks.buffers()))
+        if self.guard.skips:  # it looks between gradient and update
+            recorder = None
         order = method.settings.order
         self._unrolled: Unrolled | None = None
         if order != "first":
@@ -47,6 +58,7 @@ class Steps:
         self.method.begin(self.networks, epoch)
         self.weights.begin(epoch)
         self.alphas.begin(epoch)
+        self.guard.begin()
         moving = {**self.weights.factors, **self.alphas.factors}
         key = (epoch if self.method.losses_follow_epoch else None, tuple(n for n, f in moving.items() if f > 0))
         self._captured_arch.begin(key)
@@ -57,24 +69,39 @@ class Steps:
         """Why a step runs as written although there is a recorder."""
         return [one.reason for one in (self._captured_arch, self._captured_weight) if one.reason is not None]
 
-    def arch(self, batch: Batch, weight_batch: Batch, measure: Measure | None = None) -> Loss:
-        """One step of α on a batch of the second half.
+    def arch(self, batch: Batch, weight_batch: Batch, measure: Measure | None = None) -> Loss | None:
+        """One step of α on a batch of the second half; None: it was left out.
 
         Args:
             batch: of the second half.
             weight_batch: what the step of w that follows will be taken on; the first order does not look at it.
             measure: gets the gradient norm of each part of the loss.
+
+        Raises:
+            NonFinite: figures of this step, or of one before it, are not finite.
         """
         if measure is not None:  # once in a search: not worth a recording
-            return self._arch(batch, weight_batch, measure)
-        return self._captured_arch(batch, *([] if self._unrolled is None else [weight_batch]))
+            loss = self._arch(batch, weight_batch, measure)
+        else:
+            loss = self._captured_arch(batch, *([] if self._unrolled is None else [weight_batch]))
+        return self._seen(ALPHA, loss)
 
-    def weight(self, batch: Batch) -> Loss:
-        """One step of w on a batch of the first half, the whole gradient's norm clipped."""
-        return self._captured_weight(batch)
+    def weight(self, batch: Batch) -> Loss | None:
+        """One step of w on a batch of the first half, the whole gradient's norm clipped; None: it was left out.
 
-    def _arch(self, batch: Batch, weight_batch: Batch | None = None, measure: Measure | None = None) -> Loss:
+        Raises:
+            NonFinite: figures of this step, or of one before it, are not finite.
+        """
+        return self._seen(WEIGHTS, self._captured_weight(batch))
+
+    def _seen(self, step: str, loss: Loss | None) -> Loss | None:
+        if loss is not None:
+            self.guard.saw(step, loss.figures)
+        return loss
+
+    def _arch(self, batch: Batch, weight_batch: Batch | None = None, measure: Measure | None = None) -> Loss | None:
         active = self.alphas.active
+        self.guard.keep()
         if self._unrolled is not None:
             assert weight_batch is not None
             loss = self._unrolled.backward(active, batch, weight_batch, self._at, measure)
@@ -84,16 +111,23 @@ class Steps:
                 if measure is not None:
                     measure(gradient_norms(loss, active))
                 loss.total.backward()
-        self.alphas.step()
-        return loss.detached
+        norm = nn.utils.get_total_norm([alpha.grad for alpha in active if alpha.grad is not None])
+        return self._updated(ALPHA, self.alphas, replace(loss, gradient_norm=norm))
 
-    def _weight(self, batch: Batch) -> Loss:
+    def _weight(self, batch: Batch) -> Loss | None:
         active = self.weights.active
+        self.guard.keep()
         with gradients_for(active, self._parameters):
             loss = self._losses.weight(batch, self._at)
             loss.total.backward()
-            nn.utils.clip_grad_norm_(active, self.method.settings.grad_clip)
-            self.weights.step()
+            norm = nn.utils.clip_grad_norm_(active, self.method.settings.grad_clip)
+            return self._updated(WEIGHTS, self.weights, replace(loss, gradient_norm=norm))
+
+    def _updated(self, step: str, optimiser: GroupedOptimiser, loss: Loss) -> Loss | None:
+        if not self.guard.lets(step, loss.figures):
+            self._drop_gradients()
+            return None
+        optimiser.step()
         return loss.detached
 
     def _drop_gradients(self) -> None:
@@ -108,6 +142,8 @@ class Steps:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        for captured in (self._captured_arch, self._captured_weight):
+            captured.begin(object())  # optimisers load into other tensors than those that were recorded
         self.networks.load_state_dict(state["networks"])
         self.weights.load_state_dict(state["weights"])
         self.alphas.load_state_dict(state["alphas"])

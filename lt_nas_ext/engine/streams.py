@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
+from lt_nas_ext.engine.resident import epoch_on
 from lt_nas_ext.engine.seeds import derived_seed, generator
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import TailAugment
@@ -27,7 +28,8 @@ class Feed:
 
     Args:
         stream: what the method asks for.
-        images: the half of the training images to draw from, on the device.
+        images: the half of the training images to draw from, on the device or on the host.
+        device: where batches are wanted.
         data: the data set: normalisation, and the augmentation of the name "default".
         batch_size: images a step.
         seed: of the run.
@@ -45,6 +47,7 @@ class Feed:
         self,
         stream: Stream,
         images: ImageSet,
+        device: torch.device,
         data: Dataset,
         batch_size: int,
         seed: int,
@@ -55,32 +58,39 @@ class Feed:
         tail: bool = False,
     ) -> None:
         self._stream, self._seed, self._role = stream, seed, role
-        self._device = images.images.device
+        self._device = device
         self._mean, self._std = data.mean, data.std
         self._views = two_views(data.views if views == "default" else views)
         self._augment = augment(data.augment if augmentation == "default" else augmentation, cutout, data.mean)
         self._tail = TailAugment(self._augment, self._views.a, data.counts) if tail else None
         _check_classes(stream, images, data, role)
-        self._sets = [
-            Batches(images, batch_size, derived_seed(seed, "order", role, place), sampler)
-            for place, sampler in enumerate(stream.samplers)
-        ]
+        self._images, self._size = images, batch_size
+        self._sets = self._batches()
 
     def __len__(self) -> int:
         return len(self._sets[0])
 
-    def epoch(self, epoch: int, steps: int | None = None) -> Iterator[Draw]:
-        """The draws of an epoch: one pass over the images, or as many passes as `steps` take."""
-        steps = len(self) if steps is None else steps
-        sets = [self._passes(batches, epoch, math.ceil(steps / len(self))) for batches in self._sets]
-        for step, pairs in zip(range(steps), zip(*sets, strict=True), strict=False):
-            yield self._draw(pairs, generator(self._device, self._seed, "augment", self._role, epoch, step))
+    def epoch(self, epoch: int, steps: int | None = None, attempt: int = 0) -> Iterator[Draw]:
+        """The draws of an epoch: one pass over the images, or as many passes as `steps` take.
 
-    @staticmethod
-    def _passes(batches: Batches, epoch: int, passes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        Another `attempt` draws another order and augments otherwise.
+        """
+        steps = len(self) if steps is None else steps
+        passes, again = math.ceil(steps / len(self)), _again(attempt)
+        sets = [self._passes(batches, epoch, passes) for batches in (self._batches(*again) if again else self._sets)]
+        for step, pairs in zip(range(steps), zip(*sets, strict=True), strict=False):
+            yield self._draw(pairs, generator(self._device, self._seed, "augment", self._role, epoch, step, *again))
+
+    def _batches(self, *again: str | int) -> list[Batches]:
+        return [
+            Batches(self._images, self._size, derived_seed(self._seed, "order", self._role, place, *again), sampler)
+            for place, sampler in enumerate(self._stream.samplers)
+        ]
+
+    def _passes(self, batches: Batches, epoch: int, passes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         # Each pass has a number of its own in the whole run, so no order comes twice.
         for turn in range(passes):
-            yield from batches.epoch(epoch * passes + turn)
+            yield from epoch_on(self._device, batches, epoch * passes + turn)
 
     def _draw(self, pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...], draws: torch.Generator) -> Draw:
         labels = pairs[0][1]
@@ -109,6 +119,10 @@ def _check_classes(stream: Stream, images: ImageSet, data: Dataset, role: str) -
             f"data: class {empty[0]!r} has no images for {role}, and the {drawing[0]} sampler draws every class; "
             "wanted at least one of each class on either side (stratify=True), or the class left out"
         )
+
+
+def _again(attempt: int) -> tuple[str | int, ...]:
+    return ("attempt", attempt) if attempt else ()
 
 
 def _floats(images: torch.Tensor) -> torch.Tensor:

@@ -102,11 +102,13 @@ class Loss:
             regularise: curves show the first, gradients are compared part by part.
         logits: (N, C) of a labelled batch, for the accuracy that is shown; looked at, never differentiated.
         features: (N, F) of a label-free batch, for the linear probe; likewise.
+        gradient_norm: of all that the step moves, before clipping; the engine's to fill in.
     """
 
     parts: Mapping[str, torch.Tensor]
     logits: torch.Tensor | None = None
     features: torch.Tensor | None = None
+    gradient_norm: torch.Tensor | None = None
 
     @property
     def total(self) -> torch.Tensor:
@@ -121,13 +123,19 @@ class Loss:
     @property
     def detached(self) -> Loss:
         """The same figures without what backward needed."""
-        seen = (None if one is None else one.detach() for one in (self.logits, self.features))
-        return Loss(self.terms, *seen)
+        seen = (self.logits, self.features, self.gradient_norm)
+        return Loss(self.terms, *(None if one is None else one.detach() for one in seen))
 
     @property
     def terms(self) -> dict[str, torch.Tensor]:
         """The parts as detached tensors, still on their device."""
         return {name: part.detach() for name, part in self.parts.items()}
+
+    @property
+    def figures(self) -> dict[str, torch.Tensor]:
+        """The parts and, where it is known, the gradient's norm, by name: all must be finite."""
+        norm = {} if self.gradient_norm is None else {"the norm of the gradient": self.gradient_norm.detach()}
+        return {**self.terms, **norm}
 
 
 def constant(epoch: Epoch) -> float:
@@ -283,6 +291,10 @@ class Method(ABC):
     def deciding_gates(self, networks: nn.Module) -> torch.Tensor:
         """The gates (n,) that can be derived: the polarisation count is over these."""
         return torch.cat([gate.flatten() for gate in self.gates(networks).values()])
+
+    def edges_to_none(self, networks: nn.Module) -> float | None:
+        """The share of edges whose largest gate is that of `none`; None, as here: it does not compete."""
+        return None
 
     @abstractmethod
     def derive(self, networks: nn.Module) -> Derived:

@@ -20,6 +20,7 @@ ZeroOne = Literal["l1", "l2"]
 Order = Literal["first", "second", "exact"]
 Scale = Literal["none", "dim"]
 Precision = Literal["float32", "tf32", "bf16"]
+OnNonFinite = Literal["rollback", "skip", "stop"]
 Hls = Literal["none", "hls", "constant", "freeze"]
 HlsScope = Literal["arch", "arch+weights"]
 Continuous = Literal["none", "class-head", "half", "reverse-sigmoid", "frozen-backbone"]
@@ -167,6 +168,11 @@ class SearchSettings:
     precision: Precision = "float32"
     """What the supernet computes in during a step: float32, tf32 (CUDA: products of factors rounded to 10 bits), or
     bf16 where that loses little. Tests and sums: float32."""
+    deterministic: bool = False
+    """On CUDA take only algorithms that give the same bits every time, at some speed; on a CPU all do."""
+    on_non_finite: OnNonFinite = "rollback"
+    """A loss or gradient that is not finite: begin the epoch again with other draws, once, then stop (rollback); leave
+    the step out, for which every step waits for the device and runs as written (skip); or stop."""
     capture: bool = True
     """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
     device: str = "auto"
@@ -193,9 +199,10 @@ class SearchSettings:
         check_choice(self, "zero_one", get_args(ZeroOne))
         check_choice(self, "bt_scale", get_args(Scale))
         check_choice(self, "precision", get_args(Precision))
+        check_choice(self, "on_non_finite", get_args(OnNonFinite))
         check_widths(self, "projector")
         check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip", "lambda_01_ramp", "label_free")
-        check_switch(self, "one_level", "fit")
+        check_switch(self, "one_level", "fit", "deterministic")
         self._check_mixing()
         if self.one_level and self.candidates > 1:
             came = f"got {self.candidates} with one_level"

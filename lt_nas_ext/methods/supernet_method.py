@@ -156,6 +156,13 @@ class SupernetMethod(Method):
     def gates(self, networks: nn.Module) -> dict[str, torch.Tensor]:
         return {name: gate.detach() for name, gate in self.supernet(networks).gates().items()}
 
+    def edges_to_none(self, networks: nn.Module) -> float | None:
+        if self.gate != "softmax" or "none" not in self.primitives:
+            return None
+        gates = [gate for gate in self.gates(networks).values() if gate.dim() == 2]
+        largest = torch.cat([gate.argmax(1) for gate in gates])
+        return float((largest == self.primitives.index("none")).float().mean())
+
     def derive(self, networks: nn.Module) -> Genotype:
         return self.supernet(networks).genotype(rule=self.settings.rule, threshold=self.settings.threshold)
 
