@@ -346,9 +346,10 @@ def test_machines_follow_a_run_on_standard_output(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("progress", ["bar", "lines", "json"])
-def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path, progress: str) -> None:
+def test_quiet_says_nothing_but_warnings(capsys: pytest.CaptureFixture[str], tmp_path: Path, progress: str) -> None:
     words = ["--method", "darts", *TAIL, *TINY, "--out", tmp_path / "a", "--quiet", "--progress", progress]
-    assert call(capsys, "search", *words) == (0, "", "")
+    code, out, err = call(capsys, "search", *words)
+    assert (code, out) == (0, "") and all(line.startswith("lt-nas: warning: ") for line in err.splitlines())
     retrain = ["--run", tmp_path / "a", *TINY_TRAINING, "--quiet"]
     assert call(capsys, "retrain", *retrain) == (0, "", "")
     assert (tmp_path / "a" / "retrain" / "metrics.json").exists()

@@ -118,6 +118,12 @@ def _result(name: str, submitted: Any) -> str:
         raise UserError(f"cluster: {name} was stopped; the same command continues") from None
     except Exception as error:
         raise UserError(
-            f"cluster: {name} failed: {str(error).strip().splitlines()[-1]}; its log: {submitted.paths.stderr}. What "
-            "is done is kept: the same command continues"
+            f"cluster: {name} failed: {_reason(error)}; its log: {submitted.paths.stderr}. What is done is kept: the "
+            "same command continues"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a traceback in submitit's account of a failure, which ends with the paths of its logs."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in reversed(lines) if line.split(":")[0].endswith("Error")), lines[-1])
