@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lt_nas_ext.engine.adapt import AdaptResult, Ranked, run_adapt
 from lt_nas_ext.engine.architecture import BASELINES
 from lt_nas_ext.engine.classifier import Classifier, load_classifier
 from lt_nas_ext.engine.consensus import run_consensus
@@ -9,6 +10,7 @@ from lt_nas_ext.engine.evaluate import evaluate
 from lt_nas_ext.engine.export import export
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
 from lt_nas_ext.engine.progress import BarProgress, LogProgress, Progress
+from lt_nas_ext.engine.recalibrate import recalibrate
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
 from lt_nas_ext.engine.retrain_presets import RETRAIN_PRESETS, retrain_preset
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
@@ -19,12 +21,14 @@ from lt_nas_ext.engine.stop import Interrupted
 __all__ = [
     "BASELINES",
     "RETRAIN_PRESETS",
+    "AdaptResult",
     "BarProgress",
     "Classifier",
     "Interrupted",
     "LogProgress",
     "Prediction",
     "Progress",
+    "Ranked",
     "RetrainResult",
     "RetrainSettings",
     "SearchResult",
@@ -34,7 +38,9 @@ __all__ = [
     "load_classifier",
     "predict",
     "read_config",
+    "recalibrate",
     "retrain_preset",
+    "run_adapt",
     "run_consensus",
     "run_retrain",
     "run_search",

@@ -21,7 +21,9 @@ from lt_nas_ext.errors import UserError
 
 FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metrics.json", "model.pt")
 
-FREE_ON_RESUME = ("device", "recompute", "capture", "rule", "threshold", "preset", "root", "title", "test_every")
+FREE_ON_RESUME = (
+    "device", "recompute", "capture", "rule", "threshold", "preset", "root", "title", "test_every", "run",
+)  # fmt: skip
 """Settings that may differ on resume: where images lie and what they are called, where and how numbers are computed,
 what is read from them."""
 
