@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "UserError",
+    "adapt",
     "data",
     "engine",
     "evaluate",
@@ -33,14 +34,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from lt_nas_ext import data, engine, longtail, methods, nn, ops, space
-    from lt_nas_ext.api import evaluate, export, predict, retrain, search
+    from lt_nas_ext.api import adapt, evaluate, export, predict, retrain, search
 else:
 
     def __getattr__(name: str) -> Any:
         """A public name, imported on its first use: PyTorch takes seconds, and `lt-nas --help` needs none of it."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name in ("evaluate", "export", "predict", "retrain", "search"):
+        if name in ("adapt", "evaluate", "export", "predict", "retrain", "search"):
             return getattr(importlib.import_module("lt_nas_ext.api"), name)
         return importlib.import_module(f"lt_nas_ext.{name}")
 

@@ -1,4 +1,4 @@
-"""Search, retrain, evaluate, predict, export: a call each. What is not said comes from a preset or a default."""
+"""Search, adapt, retrain, evaluate, predict, export: a call each. What is not said comes from a preset or a default."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lt_nas_ext import data as lt_data
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import (
     BASELINES,
+    AdaptResult,
     Classifier,
     Progress,
     SearchResult,
@@ -19,16 +20,17 @@ from lt_nas_ext.engine import (
     export,
     predict,
     retrain_preset,
+    run_adapt,
     run_consensus,
     run_retrain,
     run_search,
 )
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.methods import SearchSettings, method_class, preset
+from lt_nas_ext.methods import AdaptSettings, SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
-from lt_nas_ext.space import AnyGenotype, load_genotype
+from lt_nas_ext.space import AnyGenotype, Supernet, load_genotype
 
-__all__ = ["evaluate", "export", "predict", "retrain", "search", "search_settings"]
+__all__ = ["adapt", "evaluate", "export", "predict", "retrain", "search", "search_settings"]
 
 DEFAULT_METHOD = "ssf-nas"
 
@@ -92,6 +94,41 @@ def search_settings(method: str | None, preset_name: str | None, overrides: dict
                 f"preset: {preset_name!r} is a preset of {base.method!r}, not of {method!r}; name one of the two"
             )
     return overridden(base, overrides)
+
+
+def adapt(
+    source: Supernet | SearchResult | str | Path,
+    data: Dataset | str,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    **overrides: Any,
+) -> AdaptResult:
+    """Adapt a searched supernet to other, imbalanced images, and rank sub-networks of it (IMB-NAS).
+
+    Args:
+        source: the run directory of a finished search, what `search` returned where it had one, or a supernet.
+        data: the target: what `lt.data.load` returns, or the name of a data set.
+        out: run directory, with everything that `retrain` and `report` read; None keeps all in memory.
+        resume: continue the run in `out`.
+        progress: what follows the run.
+        **overrides: any field of `AdaptSettings`, such as `backbone="finetune"`.
+
+    Returns:
+        The best sub-network's genotype, the table of all, the adapted supernet.
+
+    Raises:
+        UserError: a source, a target and settings that do not go together, before anything is trained.
+        Interrupted: Ctrl-C or SIGTERM; what was done is saved in `out`.
+
+    >>> import lt_nas_ext as lt
+    >>> source = lt.space.Supernet(channels=2, layers=1, in_channels=1, nodes=1)
+    >>> target = lt.data.load("digits", imbalance="exp", factor=0.1)
+    >>> found = lt.adapt(source, target, epochs=1, subnets=2, augment="none")
+    >>> [one.rank for one in found.ranking], found.metrics["cached_features"]
+    ([1, 2], True)
+    """
+    return run_adapt(source, _loaded(data), overridden(AdaptSettings(), overrides), out, resume, progress)
 
 
 def retrain(

@@ -18,6 +18,7 @@ from lt_nas_ext.errors import UserError
 
 COMMANDS = {
     "search": "find a cell on labelled or unlabelled images: writes a run directory",
+    "adapt": "a searched supernet on other, long-tailed images: ranks its sub-networks",
     "retrain": "train the network of a finished search, or one to compare it with",
     "evaluate": "accuracy of a trained network on its test images, class by class",
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
@@ -117,7 +118,7 @@ def _run(name: str, words: list[str]) -> int:
         print(f"lt-nas: {stopped}", file=sys.stderr)
         if stopped.out is not None:
             again = [_program(), *name.split(), *words]
-            if name in ("search", "retrain") and "--resume" not in words:
+            if name in ("search", "adapt", "retrain") and "--resume" not in words:
                 again.append("--resume")
             print(
                 f"continue with: {shlex.join(again).replace(shlex.quote(_program()), _program(), 1)}", file=sys.stderr

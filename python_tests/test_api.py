@@ -58,3 +58,12 @@ def test_modules_are_trained_in_place():
     network = SmallConvNet(num_classes=3, in_channels=1, channels=2)
     model = api.retrain(network, DATA, progress=Silent(), **SMALL)
     assert model.network is network and model.metrics["architecture"] == "module"
+
+
+def test_adapt_and_retrain_what_it_chose(tmp_path):
+    api.search(DATA, preset="demo-darts", out=tmp_path / "run", progress=Silent(), **{**TINY, "epochs": 1})
+    small = {"epochs": 1, "batch_size": 12, "subnets": 2, "device": "cpu"}
+    found = api.adapt(tmp_path / "run", DATA, out=tmp_path / "adapted", progress=Silent(), **small)
+    assert read_config(tmp_path / "adapted")["settings"]["backbone"] == "frozen"
+    model = api.retrain(tmp_path / "adapted", DATA, progress=Silent(), **SMALL)
+    assert model.metrics["top1"] == api.retrain(found.genotype, DATA, progress=Silent(), **SMALL).metrics["top1"]

@@ -9,8 +9,11 @@ What only one operator or room can be given wrongly stands in its own test.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +33,7 @@ from lt_nas_ext.report.page import write_report
 
 SETTINGS = {**TINY, "epochs": 1, "batch_size": 4}
 TRAINING = {"epochs": 1, "batch_size": 8, "channels": 2, "layers": 3, "device": "cpu"}
+ADAPTING = {"epochs": 1, "batch_size": 8, "subnets": 2, "device": "cpu"}
 
 
 def paint(directory: Path, **counts: int) -> None:
@@ -69,6 +73,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lt.search(pictures, preset="demo-darts", out=top / "begun", progress=Silent(), **SETTINGS)
     for name in ("genotype.json", "metrics.json"):
         (top / "begun" / name).unlink()
+    for name in ("mixed", "lost"):
+        shutil.copytree(top / "run", top / name, ignore=shutil.ignore_patterns("retrain"))
+    mixed = json.loads((top / "mixed" / "config.json").read_text())
+    mixed["settings"]["primitives"] = "fair-darts"
+    (top / "mixed" / "config.json").write_text(json.dumps(mixed))
+    (top / "lost" / "checkpoint.pt").unlink()
     return top
 
 
@@ -103,6 +113,10 @@ def search(**arguments: object) -> object:
 
 def retrain(genotype: object, **arguments: object) -> object:
     return lt.retrain(genotype, **{"data": DATA, "progress": Silent(), **TRAINING, **arguments})  # type: ignore[arg-type]
+
+
+def adapt(source: object, **arguments: object) -> object:
+    return lt.adapt(source, **{"data": DATA, "progress": Silent(), **ADAPTING, **arguments})  # type: ignore[arg-type]
 
 
 def evaluate(model: object, images: object = DATA.test, **arguments: object) -> object:
@@ -686,12 +700,87 @@ CASES: list[tuple[str, Mistake, str]] = [
         lambda: lt.export("run", "run/retrain/model.pt"),
         "out: run/retrain/model.pt belongs to the run in run/retrain; wanted another file to write",
     ),
+    # ---- lt.adapt
+    (
+        "adapt, a module for a supernet",
+        lambda: adapt(nn.Identity()),
+        "source: got Identity; wanted a Supernet, or the run directory of a finished search",
+    ),
+    (
+        "adapt, a search that kept nothing",
+        lambda: adapt(lt.engine.SearchResult(None, lt.methods.preset("darts"), [], {}, {}, None)),
+        "source: the search kept its supernet in no run directory; wanted one with out=DIR, or a Supernet",
+    ),
+    (
+        "adapt, a supernet without a head",
+        lambda: adapt(backbone(2)),
+        "source: got a supernet without a classifier; wanted one with num_classes",
+    ),
+    (
+        "adapt, a supernet of another space or size than its settings",
+        lambda: adapt("mixed"),
+        "run: mixed/checkpoint.pt holds a supernet of another space or size than mixed/config.json says: "
+        "alphas_normal is (2, 8), and wanted (2, 7)",
+    ),
+    (
+        "adapt, no checkpoint",
+        lambda: adapt("lost"),
+        "run: lost holds no supernet (checkpoint.pt); wanted the run directory of one search, with its seed",
+    ),
+    (
+        "adapt, colour for grey",
+        lambda: adapt(lt.space.Supernet(channels=2, layers=1)),
+        "data: got images of 1 channel(s); wanted 3, as the supernet was searched on",
+    ),
+    (
+        "adapt, labels that are no class",
+        lambda: adapt("run", data=dataclasses.replace(DATA, class_names=("left", "right"))),
+        "data: its labels go up to 2, and there are 2 class names; wanted labels 0 … 1",
+    ),
+    (
+        "adapt, a kept head of other classes",
+        lambda: adapt("run", head="keep"),
+        "head: got 'keep', and where the source's classes have 'cat' the target's have 'left'; wanted head='reinit', "
+        "or a target of the same classes in the same order",
+    ),
+    (
+        "adapt, a kept head and ldam",
+        lambda: adapt(lt.space.Supernet(channels=2, layers=1, num_classes=3, in_channels=1), head="keep", loss="ldam"),
+        "loss: got 'ldam' with head='keep', and the head is no CosineClassifier; wanted head='reinit', which makes one",
+    ),
+    (
+        "adapt, a typo",
+        lambda: adapt("run", backbon="frozen"),
+        "backbon: AdaptSettings has no such setting; did you mean 'backbone'?",
+    ),
+    (
+        "adapt, an unknown backbone",
+        lambda: adapt("run", backbone="thawed"),
+        "backbone: got 'thawed'; wanted one of 'as_is', 'frozen', 'finetune', 'scratch'",
+    ),
+    (
+        "adapt, weights twice",
+        lambda: adapt("run", drw=True),
+        "drw: got True with loss 'class_balanced', which weighs classes from the start; wanted one of them, such as "
+        "loss='cross_entropy' with drw=True",
+    ),
+    (
+        "adapt, everything held out",
+        lambda: adapt("run", val_fraction=1.0),
+        "val_fraction: got 1.0; wanted a number above 0 and below 1",
+    ),
+    (
+        "adapt, more sub-networks than there are",
+        lambda: adapt(lt.space.Supernet(2, 3, 1, in_channels=1, nodes=1, primitives=("skip_connect",)), subnets=2),
+        "subnets: got 2; 1 operations on 1 node(s) make about 1",
+    ),
+    ("adapt, out holds a run", lambda: adapt("run", out="run"), f"out: run {HOLDS}"),
     # ---- lt-nas: commands
     ("lt-nas, a typo", "serch", "command: got 'serch'; did you mean 'search'?"),
     (
         "lt-nas, an unknown command",
         "xyz",
-        "command: got 'xyz'; there are: search, retrain, evaluate, predict, ⋯",
+        "command: got 'xyz'; there are: search, adapt, retrain, evaluate, predict, ⋯",
     ),
     ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
     (
@@ -817,6 +906,30 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas search, out below a file",
         "search --preset demo-darts --out notes.txt/run",
         "out: cannot write to notes.txt/run: Not a directory",
+    ),
+    # ---- lt-nas adapt
+    ("lt-nas adapt, a run that is not there", "adapt --run no/where", f"run: no/where {NO_RUN}"),
+    (
+        "lt-nas adapt, a search that is not finished",
+        "adapt --run begun",
+        "run: begun holds no genotype yet; finish the search first (--resume)",
+    ),
+    (
+        "lt-nas adapt, a retraining for a search",
+        "adapt --run run/retrain",
+        "run: run/retrain is no search ('retrain'); wanted the run directory of a search",
+    ),
+    (
+        "lt-nas adapt, more classes than the head",
+        "adapt --run run --head keep",
+        "head: got 'keep' for a head of 3 classes and a target of 10; wanted head='reinit', or a target of the same "
+        "classes",
+    ),
+    (
+        "lt-nas adapt, a class of one image",
+        "adapt --run run --data folder --root lonely",
+        "val_fraction: class 'eel' has 1 training image(s); wanted at least 2 of every class, one to train on and one "
+        "to rank sub-networks by",
     ),
     # ---- lt-nas retrain
     (

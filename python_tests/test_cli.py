@@ -108,6 +108,26 @@ def test_one_way_through(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "SSF-NAS" in (run / "report.html").read_text()
 
 
+def test_adapt_and_retrain(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source, run = tmp_path / "source", tmp_path / "adapted"
+    assert call(capsys, "search", "--method", "darts", *TINY, "--out", source)[0] == 0
+    small = ["--epochs", "1", "--subnets", "2", "--augment", "none", "--seed", "3"]
+    words = ["adapt", "--run", source, *TAIL, *small, "--out", run]
+    code, out, err = call(capsys, *words)
+    assert code == 0 and out.rstrip().endswith(f"next: lt-nas retrain --run {run}")
+    assert "supernet, frozen, reinit, class_balanced: macro" in out and "features computed once" in out
+    assert "frozen, reinit, class_balanced adaptation epoch 0" in err
+    assert call(capsys, *words)[0] == 2 and call(capsys, *words, "--resume")[0] == 0
+
+    assert call(capsys, "retrain", "--run", run, *TINY_TRAINING)[0] == 0
+    assert json.loads((run / "retrain" / "config.json").read_text())["settings"]["seed"] == 3  # the adaptation's
+    code, out, _ = call(capsys, "report", run)
+    page = (run / "report.html").read_text()
+    assert code == 0 and "IMB-NAS" in out and f"lt-nas adapt --run {source} --data digits --imbalance exp" in page
+    code, _, err = call(capsys, "evaluate", "--run", source)
+    assert code == 2 and "is a search" in err
+
+
 def test_evaluate_shows_what_validation_images_were_good_for(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

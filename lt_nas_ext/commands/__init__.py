@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from lt_nas_ext.commands.adapting import Adapt
 from lt_nas_ext.commands.exporting import Export
 from lt_nas_ext.commands.images import Describe
 from lt_nas_ext.commands.predicting import Predict
@@ -27,6 +28,7 @@ TYPES: dict[str, type[Any]] = {
     "export": Export,
     "report": Report,
     "data describe": Describe,
+    "adapt": Adapt,
     "reproduce digits": ReproduceDigits,
     "reproduce losses": ReproduceLosses,
     "reproduce table1": ReproduceTable1,

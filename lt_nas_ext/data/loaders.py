@@ -59,7 +59,11 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of epoch `epoch` from batch `start` on: (B, C, H, W) uint8 images and (B,) labels."""
+        for chosen in self.indices(epoch, start):
+            yield self.images.images[chosen], self.images.labels[chosen]
+
+    def indices(self, epoch: int, start: int = 0) -> Iterator[torch.Tensor]:
+        """Which images these batches have, (B,) each: for what is kept of every image in place of its pixels."""
         order = epoch_order(self._labels, self.sampler, self.seed, epoch).to(self.images.images.device)
         for b in range(start, len(self)):
-            chosen = order[b * self.batch_size : (b + 1) * self.batch_size]
-            yield self.images.images[chosen], self.images.labels[chosen]
+            yield order[b * self.batch_size : (b + 1) * self.batch_size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lt_nas_ext.engine.adapt import AdaptResult, Ranked, run_adapt
 from lt_nas_ext.engine.architecture import BASELINES
 from lt_nas_ext.engine.classifier import Classifier, load_classifier
 from lt_nas_ext.engine.consensus import run_consensus
@@ -11,6 +12,7 @@ from lt_nas_ext.engine.guard import NonFiniteError, NonFiniteWarning
 from lt_nas_ext.engine.health import CollapseWarning
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
 from lt_nas_ext.engine.progress import BarProgress, JsonProgress, LogProgress, Progress, Several
+from lt_nas_ext.engine.recalibrate import recalibrate
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
 from lt_nas_ext.engine.retrain_presets import RETRAIN_PRESETS, retrain_preset
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
@@ -22,6 +24,7 @@ from lt_nas_ext.engine.tensorboard import TensorBoard
 __all__ = [
     "BASELINES",
     "RETRAIN_PRESETS",
+    "AdaptResult",
     "BarProgress",
     "Classifier",
     "CollapseWarning",
@@ -32,6 +35,7 @@ __all__ = [
     "NonFiniteWarning",
     "Prediction",
     "Progress",
+    "Ranked",
     "RetrainResult",
     "RetrainSettings",
     "SearchResult",
@@ -43,7 +47,9 @@ __all__ = [
     "load_classifier",
     "predict",
     "read_config",
+    "recalibrate",
     "retrain_preset",
+    "run_adapt",
     "run_consensus",
     "run_retrain",
     "run_search",

@@ -153,7 +153,7 @@ def trained_run(path: Path) -> Path:
         if (directory / "model.pt").is_file():
             return directory
     begun = inner if (inner / "config.json").exists() else path
-    if read_config(begun).get("kind") == "search":
+    if read_config(begun).get("kind") in ("search", "adapt"):
         raise UserError(
             f"run: {begun} is a search, which leaves a genotype and no trained network; train one first: "
             f"lt-nas retrain --run {begun}"

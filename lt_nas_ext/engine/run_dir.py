@@ -25,7 +25,7 @@ FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metr
 
 FREE_ON_RESUME = (
     "device", "recompute", "capture", "deterministic", "on_non_finite", "rule", "threshold", "preset", "root", "title",
-    "test_every",
+    "test_every", "run",
 )  # fmt: skip
 """Settings that may differ on resume: where images lie and what they are called, where and how numbers are computed,
 what is read from them."""

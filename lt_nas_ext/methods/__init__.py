@@ -20,6 +20,7 @@ from lt_nas_ext.methods.base import (
 from lt_nas_ext.methods.bbn import Bbn, hls_factor
 from lt_nas_ext.methods.darts import Darts
 from lt_nas_ext.methods.fair_darts import FairDarts, zero_one_loss
+from lt_nas_ext.methods.imb_nas import AdaptSettings, different_genotypes
 from lt_nas_ext.methods.presets import PRESETS, preset
 from lt_nas_ext.methods.random_search import RandomSearch
 from lt_nas_ext.methods.rebalanced import DartsResampling, DartsReweighting
@@ -51,6 +52,7 @@ def method_class(name: str) -> type[Method]:
 __all__ = [
     "METHODS",
     "PRESETS",
+    "AdaptSettings",
     "Batch",
     "Epoch",
     "Labelled",
@@ -64,6 +66,7 @@ __all__ = [
     "Stream",
     "TwoViews",
     "UnreachableGateWarning",
+    "different_genotypes",
     "hls_factor",
     "method_class",
     "preset",

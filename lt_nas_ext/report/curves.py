@@ -114,7 +114,7 @@ def label_distribution(counts: Sequence[int], class_names: Sequence[str]) -> str
 
 def search_curves(networks: Sequence[Network]) -> str:
     """Loss, accuracy and learning rates of each search, a row a search."""
-    runs = {n.name: n.search for n in networks if n.search and n.search.history}
+    runs = {n.name: n.search for n in networks if n.search and n.search.kind == "search" and n.search.history}
     if not runs:
         return ""
     with open_figure(WIDTH, 0.5 + 2.1 * len(runs)) as figure:

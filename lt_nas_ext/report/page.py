@@ -89,7 +89,7 @@ def render(networks: Sequence[Network]) -> str:
         classes=Markup(curves.per_class_accuracy(networks) or _counts(networks)),
         cells=[_cells(network) for network in networks if network.genotype],
         search=Markup(curves.search_curves(networks)),
-        gates=[_gates(network) for network in searches.values() if network.search and network.search.history],
+        gates=[_gates(network) for network in searches.values() if _has_gates(network)],
         training=Markup(curves.training_curves(networks)),
         health_names=[n.name + _seed_words(n) for n in searches.values()],
         health=_health(searches),
@@ -150,6 +150,11 @@ def _shrinking(svg: str) -> Markup:
     assert match is not None
     width = int(match[1])
     return Markup('<div style="flex:1 1 {}px;max-width:{}px">{}</div>').format(width * 7 // 10, width, Markup(svg))
+
+
+def _has_gates(network: Network) -> bool:
+    """Of an adaptation, which leaves α as it is, there is nothing to draw."""
+    return network.search is not None and network.search.kind == "search" and bool(network.search.history)
 
 
 def _gates(network: Network) -> Picture:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lt_nas_ext.engine import RetrainSettings
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.methods import SearchSettings, preset
+from lt_nas_ext.methods import AdaptSettings, SearchSettings, preset
 from lt_nas_ext.report.runs import Network, Run
 
 
@@ -17,7 +17,7 @@ def reproduce(network: Network) -> list[str]:
     """The commands that make this network again: the search, the training, or both."""
     commands = []
     if network.search:
-        commands.append(_search(network.search))
+        commands.append(_adapt(network.search) if network.search.kind == "adapt" else _search(network.search))
     if network.training:
         commands.append(_retrain(network.training, network.search))
     return commands
@@ -51,6 +51,12 @@ def _search(run: Run) -> str:
     return _line("lt-nas", "search", *method, *_data(run), *flags(settings, defaults), "--out", str(run.path))
 
 
+def _adapt(run: Run) -> str:
+    source = str((run.config.get("source") or {}).get("run") or "SOURCE")  # a supernet from memory has no run
+    words = flags(run.settings, _values(AdaptSettings()))
+    return _line("lt-nas", "adapt", "--run", source, *_data(run), *words, "--out", str(run.path))
+
+
 def _retrain(run: Run, search: Run | None) -> str:
     words = ["lt-nas", "retrain"]
     if search is not None:
@@ -79,7 +85,7 @@ def _data(run: Run) -> list[str]:
     return words + (["--class-order", *(names[c] for c in order)] if order != sorted(order) else [])
 
 
-def _values(settings: SearchSettings | RetrainSettings) -> dict[str, Any]:
+def _values(settings: SearchSettings | RetrainSettings | AdaptSettings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 

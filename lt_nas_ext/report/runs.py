@@ -24,6 +24,7 @@ TITLES = {
     "darts+bbn": "DARTS + BBN",
     "darts+resampling": "DARTS + re-sampling",
     "darts+reweighting": "DARTS + re-weighting",
+    "imb-nas": "IMB-NAS",
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
@@ -52,7 +53,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """ "search" or "retrain"."""
+        """ "search", "adapt" or "retrain"."""
         return str(self.config.get("kind", "search"))
 
     @property
@@ -217,8 +218,8 @@ def _as_path(path: str | Path) -> Path:
 
 def _network(path: Path) -> Network:
     run = read_run(path)
-    if run.kind == "search":
-        method = str(run.settings.get("method", path.name))
+    if run.kind in ("search", "adapt"):
+        method = "imb-nas" if run.kind == "adapt" else str(run.settings.get("method", path.name))
         training = read_run(path / "retrain") if _is_run(path / "retrain") else None
         # A baseline of the same name trains one genotype that nothing chose.
         title = "random search" if method == "random" else TITLES.get(method, method)

@@ -16,6 +16,7 @@ from lt_nas_ext.space.network import Network
 from lt_nas_ext.space.partial import PartialSupernet
 from lt_nas_ext.space.per_edge import PerEdgeCell
 from lt_nas_ext.space.runners_up import distinct, from_gates, runners_up
+from lt_nas_ext.space.sub_network import sub_network
 from lt_nas_ext.space.supernet import Supernet
 from lt_nas_ext.space.two_heads import Branches, TwoHeads
 
@@ -53,4 +54,5 @@ __all__ = [
     "random_genotype",
     "random_genotype_of_size",
     "runners_up",
+    "sub_network",
 ]

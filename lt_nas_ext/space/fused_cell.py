@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -69,6 +69,13 @@ class FusedCell(tnn.Module):
     def joined(self, states: Sequence[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
         """A node, from the states that it sees and the gated sum over its edges: here that sum."""
         return total
+
+    def keep(self, chosen: Mapping[int, Collection[int]]) -> None:
+        """From now on compute these candidates of each edge and no other: row of α -> columns."""
+        for source, edges in enumerate(self._sources()):
+            rows = self._edges_of(source)
+            columns = enumerate(self.primitives)
+            edges.keep({name: [e for e, row in enumerate(rows) if k in chosen.get(row, ())] for k, name in columns})
 
     def darts_state_dict(self) -> dict[str, torch.Tensor]:
         """Weights and running statistics under the names of a cell of the original DARTS code.

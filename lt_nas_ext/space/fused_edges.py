@@ -16,12 +16,15 @@ Output = tuple[torch.Tensor | None, torch.Tensor | None]
 
 
 class RunningMoments(tnn.Module):
-    """Mean and variance per channel as `nn.BatchNorm2d` tracks them, for E edges at once: (2, E, C), momentum 0.1."""
+    """Mean and variance per channel as `nn.BatchNorm2d` tracks them, for E edges at once: (2, E, C).
 
-    MOMENTUM = 0.1
+    Attributes:
+        momentum: the share of a batch; 0.1, as there.
+    """
 
     def __init__(self, edges: int, channels: int) -> None:
         super().__init__()
+        self.momentum = 0.1
         self.moments: torch.Tensor
         self.batches: torch.Tensor
         self.register_buffer("moments", torch.stack([torch.zeros(edges, channels), torch.ones(edges, channels)]))
@@ -33,10 +36,25 @@ class RunningMoments(tnn.Module):
             return self.moments
         with torch.no_grad():
             mean, var = batch.to(self.moments.dtype)
-            self.moments[0].lerp_(mean, self.MOMENTUM)
-            self.moments[1].lerp_(var * (count / max(count - 1, 1)), self.MOMENTUM)
+            self.moments[0].lerp_(mean, self.momentum)
+            self.moments[1].lerp_(var * (count / max(count - 1, 1)), self.momentum)
             self.batches += 1
         return batch
+
+    @torch.no_grad()
+    def reset_running_stats(self) -> None:
+        """Begin again: mean 0, variance 1, no batch seen."""
+        self.moments[0].zero_()
+        self.moments[1].fill_(1.0)
+        self.batches.zero_()
+
+    def reset_parameters(self) -> None:
+        """As `nn.BatchNorm2d`."""
+        self.reset_running_stats()
+
+    def keep(self, edges: Sequence[int]) -> None:
+        """Go on with some of the edges."""
+        self.moments = self.moments[:, list(edges)].clone()
 
     def norm_state_dict(self, edge: int) -> dict[str, torch.Tensor]:
         """One edge's entries under the names of `nn.BatchNorm2d`."""
@@ -60,8 +78,20 @@ class FusedUnit(tnn.Module):
         self.depthwise = tnn.Parameter(torch.empty(edges * channels, 1, kernel, kernel))
         self.pointwise = tnn.Parameter(torch.empty(edges * channels, channels, 1, 1))
         self.norm = RunningMoments(edges, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as nn.Conv2d starts; its fan-in is that of one edge."""
         for weight in (self.depthwise, self.pointwise):
-            tnn.init.kaiming_uniform_(weight, a=5**0.5)  # as nn.Conv2d starts; its fan-in is that of one edge
+            tnn.init.kaiming_uniform_(weight, a=5**0.5)
+
+    def keep(self, edges: Sequence[int]) -> None:
+        """Go on with some of the edges."""
+        for name in ("depthwise", "pointwise"):
+            each = getattr(self, name).detach().chunk(self.edges)
+            setattr(self, name, tnn.Parameter(torch.cat([each[edge] for edge in edges])))
+        self.norm.keep(edges)
+        self.edges = len(edges)
 
     def forward(
         self, x: torch.Tensor | list[torch.Tensor], moments: torch.Tensor | None = None
@@ -93,6 +123,11 @@ class FusedConv(tnn.Module):
         for unit in second:
             z, moments = unit(z, moments)
         return [(one, moments[:, edge]) for edge, one in enumerate(z)]
+
+    def keep(self, edges: Sequence[int]) -> None:
+        """Go on with some of the edges."""
+        for unit in self._units():
+            unit.keep(edges)
 
     def _units(self) -> list[FusedUnit]:
         return [cast(FusedUnit, unit) for unit in self.units]
@@ -136,6 +171,10 @@ class FusedPool(tnn.Module):
         moments = self.norm(own, y.numel() // y.shape[1])[:, 0]
         return [(y, moments)] * self.edges
 
+    def keep(self, edges: Sequence[int]) -> None:
+        """Go on with some of the edges."""
+        self.edges = len(edges)
+
     def edge_state_dict(self, edge: int) -> dict[str, torch.Tensor]:
         return {f"1.{name}": value for name, value in self.norm.norm_state_dict(0).items()}
 
@@ -161,6 +200,12 @@ class FusedSkip(tnn.Module):
 
     def forward(self, x: torch.Tensor) -> list[Output]:
         return [(reduce(x), None) for reduce in self.reduce] if len(self.reduce) else [(x, None)] * self.edges
+
+    def keep(self, edges: Sequence[int]) -> None:
+        """Go on with some of the edges."""
+        self.edges = len(edges)
+        if len(self.reduce):
+            self.reduce = tnn.ModuleList(self.reduce[edge] for edge in edges)
 
     def edge_state_dict(self, edge: int) -> dict[str, torch.Tensor]:
         return dict(self.reduce[edge].state_dict()) if len(self.reduce) else {}
@@ -192,12 +237,24 @@ class FusedEdges(tnn.Module):
         self.kinds = tnn.ModuleDict(
             {name: _fuse(name, edges, channels, stride) for name in primitives if name != "none"}
         )
+        self.served = {name: tuple(range(edges)) for name in self.kinds}
 
     def forward(self, state: torch.Tensor) -> list[list[Output]]:
         """For each edge, for each primitive, what it makes of the state."""
-        nothing: list[Output] = [(None, None)] * self.edges
-        made = [self.kinds[name](state) if name != "none" else nothing for name in self.primitives]
-        return [[kind[edge] for kind in made] for edge in range(self.edges)]
+        made: dict[str, dict[int, Output]] = {
+            name: dict(zip(self.served[name], self.kinds[name](state), strict=True)) for name in self.kinds
+        }
+        nothing: Output = (None, None)
+        return [[made.get(name, {}).get(edge, nothing) for name in self.primitives] for edge in range(self.edges)]
+
+    def keep(self, chosen: Mapping[str, Sequence[int]]) -> None:
+        """From now on compute these edges of each kind and no other, which count as `none` does."""
+        for name, edges in chosen.items():
+            if name in self.kinds and not edges:
+                del self.kinds[name]
+            elif name in self.kinds:
+                self.kinds[name].keep(edges)  # type: ignore[operator]
+        self.served = {name: tuple(chosen[name]) for name in self.kinds}
 
     def edge_state_dict(self, edge: int) -> dict[str, torch.Tensor]:
         """One edge's entries under the names of the original's mixed operation."""

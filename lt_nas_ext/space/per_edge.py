@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -83,6 +83,14 @@ class PerEdgeCell(tnn.Module):
                 candidates += cast(nn.MixedOp, next(edges)).outputs(state)
             states.append(ops.mixed_sum(candidates, node_alpha, self.gate))
         return torch.cat(states[2:], dim=1)
+
+    def keep(self, chosen: Mapping[int, Collection[int]]) -> None:
+        """From now on compute these candidates of each edge and no other: row of α -> columns."""
+        for row, edge in enumerate(self.edges):
+            candidates = cast(nn.MixedOp, edge).candidates
+            for column in range(len(candidates)):
+                if column not in chosen.get(row, ()):
+                    candidates[column] = None  # type: ignore[assignment]
 
     def darts_state_dict(self) -> dict[str, torch.Tensor]:
         """Weights and running statistics under the names of a cell of the original DARTS code.

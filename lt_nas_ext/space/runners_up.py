@@ -48,7 +48,7 @@ def runners_up(
         total = _sum(chosen, gates, primitives)
         found: list[tuple[float, Genotype]] = []
         for name, cell in _cells(chosen):
-            for row, column in _places(cell, primitives):
+            for row, column in alpha_places(cell, primitives):
                 without = {other: gate.clone() for other, gate in gates.items()}
                 without[name][row, column] = 0.0
                 try:
@@ -77,10 +77,10 @@ def _cells(genotype: Genotype) -> list[tuple[str, CellGenotype]]:
     return [("normal", genotype.normal), ("reduce", genotype.reduce)]
 
 
-def _places(cell: CellGenotype, primitives: Sequence[str]) -> list[tuple[int, int]]:
+def alpha_places(cell: CellGenotype, primitives: Sequence[str]) -> list[tuple[int, int]]:
     """Row and column of α of each edge: rows are ordered by node and then by source."""
     return [((e.target - 2) * (e.target + 1) // 2 + e.source, list(primitives).index(e.op)) for e in cell.edges]
 
 
 def _sum(genotype: Genotype, gates: Gates, primitives: Sequence[str]) -> float:
-    return sum(float(gates[name][place]) for name, cell in _cells(genotype) for place in _places(cell, primitives))
+    return sum(float(gates[name][place]) for name, cell in _cells(genotype) for place in alpha_places(cell, primitives))
