@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -469,6 +470,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "mixing: the schedule returns nan in epoch 0 of 1; wanted r in [0, 1]",
     ),
     (
+        "search, a class without images in the class-uniform stream",
+        lambda: search(preset="paper-hls", data=replace(DATA, train=DATA.train.subset(range(38)))),
+        "data: class 'right' has no images for weights, and the class_uniform sampler draws every class; wanted at "
+        "least one of each class on either side (stratify=True), or the class left out",
+    ),
+    (
         "search, an unknown way to continue",
         lambda: search(preset="paper-hls", continuous="frozen"),
         "continuous: got 'frozen'; wanted one of 'none', 'class-head', 'half', 'reverse-sigmoid', 'frozen-backbone'",
@@ -477,6 +484,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "BbnSupernet, a head of another backbone",
         lambda: lt.space.BbnSupernet(backbone(4), head_of(4), head_of(8)),
         "class_head: channels_prev_prev is 64, and the backbone's last two cells want 32",
+    ),
+    (
+        "BbnSupernet, heads of different classes",
+        lambda: lt.space.BbnSupernet(backbone(4), head_of(4), lt.space.SupernetHead(backbone(4).head_place, 5)),
+        "class_head: has 5 classes, and instance_head 3; wanted as many, to mix their logits",
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
@@ -598,6 +610,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "retrain, a mixing ratio out of range",
         lambda: retrain("resnet32", test_mixing=2),
         "test_mixing: got 2; wanted a mixing ratio in [0, 1]",
+    ),
+    (
+        "retrain, heads of what has no cells",
+        lambda: retrain("resnet32", derived="bbn"),
+        "derived: got 'bbn' for 'resnet32'; wanted it with a genotype, whose normal cell makes the heads",
     ),
     ("retrain, out holds a run", lambda: retrain("run", out="run/retrain"), f"out: run/retrain {HOLDS}"),
     (
@@ -787,7 +804,7 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas, no such study",
         "reproduce xyz",
         "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce losses' or 'reproduce table1' or "
-        "'reproduce verification'",
+        "'reproduce verification' or 'reproduce hls'",
     ),
     # ---- lt-nas reproduce
     (
@@ -805,6 +822,16 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas reproduce, a scale too small",
         "reproduce table1 --data digits --scale 0.1",
         "distributions: exp-0.1 at scale 0.1 leaves 1 image ⋯; wanted a scale of at least 0.16, or others",
+    ),
+    (
+        "lt-nas reproduce, too few images for two heads",
+        "reproduce hls --data digits --scale 0.1",
+        "distributions: exp-0.1 at scale 0.1 leaves 1 image ⋯; wanted a scale of at least 0.16, or others",
+    ),
+    (
+        "lt-nas reproduce, no root for two heads",
+        "reproduce hls --data folder",
+        "root: data='folder' needs the directory of the images; give root=DIR (--root DIR)",
     ),
     ("lt-nas reproduce, no device", "reproduce table1 --data digits --device tpu", f"device: got 'tpu'; {DEVICE}"),
     (
@@ -1084,6 +1111,7 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no file to write", "export run", "--out"),
     ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),
     ("too much", "reproduce table1 --scale 2", "scale: got 2; wanted a share of the paper's work"),
+    ("no scale", "reproduce hls --scale 0", "scale: got 0.0; wanted a number above 0"),
     ("no time", "reproduce table1 --minutes 0", "minutes: got 0.0; wanted a number above 0"),
     ("no distribution", "reproduce table1 --distributions exp", "wanted some of balance, exp-0.1, exp-0.01, step-0.01"),
     ("a word too many", "doctor now", "Unrecognized options: now"),

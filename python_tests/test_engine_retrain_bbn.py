@@ -88,6 +88,16 @@ def test_as_a_plain_network(tmp_path):
     assert plain.metrics["top1"] == same.metrics["top1"] and plain.history[-1]["train_accuracy"] is not None
 
 
+def test_a_genotype_without_heads_as_a_bbn_network():
+    headed, kept = retrain(what=FOUND.backbone, derived="bbn"), retrain(derived="bbn")  # what has heads keeps them
+    assert isinstance(headed.model.network, BbnNetwork) and headed.model.network.genotype == FOUND
+    assert [row["mixing_ratio"] for row in headed.history] == [1.0, 0.75]
+    assert headed.metrics["top1"] == kept.metrics["top1"] == retrain().metrics["top1"]
+    for what, came in (("resnet32", "'resnet32'"), (torch.nn.Flatten(), "Flatten")):
+        with pytest.raises(UserError, match=f"derived: got 'bbn' for {came}; wanted it with a genotype"):
+            retrain(what=what, derived="bbn")
+
+
 @pytest.mark.filterwarnings("ignore::lt_nas_ext.space.GateTieWarning")  # r = 1 in the only epoch: one head rests
 def test_from_search_to_retraining(tmp_path):
     tiny = {name: value for name, value in TINY.items() if name != "projector"} | {"epochs": 1}

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import lt_nas_ext as lt
 from lt_nas_ext.engine import run_search
+from lt_nas_ext.engine import search as lt_search
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import class_balanced_weights
@@ -243,12 +244,29 @@ def test_a_search_shows_ratio_factors_and_readings(tmp_path):
     assert [round(row["w_lr"], 6) for row in rows] == [0.02, 0.01, 0.02, 0.01]  # a cosine for each phase
     assert list(rows[0]["alpha"]) == list(rows[0]["gates"]) == ALPHAS
     readings = rows[-1]["val_readings"]
-    assert list(readings) == [f"{r:g}" for r in TEST_RATIOS] and rows[-1]["val_accuracy"] == max(readings.values())
+    macro = rows[-1]["val_macro_readings"]
+    assert list(readings) == list(macro) == [f"{r:g}" for r in TEST_RATIOS]
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert readings[metrics["reading"]] == metrics["val_accuracy"] and metrics["epochs"] == 4
+    assert macro[metrics["reading"]] == max(macro.values()) and metrics["epochs"] == 4
+    assert readings[metrics["reading"]] == metrics["val_accuracy"] == rows[-1]["val_accuracy"]
     assert isinstance(result.genotype, BbnGenotype) and load_genotype(tmp_path / "genotype.json") == result.genotype
     assert list(rows[-1]["genotype"]) == ["rule", *ALPHAS] and 0 <= result.health["genotype_agreement"] <= 1
     assert result.health["alpha_travel"] == pytest.approx(0.3 * 3 * (1 + 1 + 0.5 + 0.5))
+
+
+def test_the_ratio_is_chosen_by_the_mean_over_classes(monkeypatch):
+    """At ratio 0 the largest class alone is right, at ratio 1 the two others: as many images, and more classes."""
+
+    def logits(self, images):
+        answers = torch.zeros(len(images), len(TEST_RATIOS), dtype=torch.long)
+        answers[:, -1] = images.labels.clamp(min=1)
+        return F.one_hot(answers, 3).float()
+
+    monkeypatch.setattr(lt_search._Search, "_logits", logits)
+    found = search(epochs=1)
+    row = found.history[-1]
+    assert row["val_readings"]["0"] >= row["val_readings"]["1"] == row["val_accuracy"]
+    assert found.metrics["reading"] == "1" and row["val_macro_readings"]["1"] == pytest.approx(2 / 3)
 
 
 def test_frozen_backbone_over_a_whole_search(tmp_path):

@@ -16,7 +16,13 @@ from lt_nas_ext.commands.exporting import Export
 from lt_nas_ext.commands.images import Describe
 from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
-from lt_nas_ext.commands.reproducing import ReproduceDigits, ReproduceLosses, ReproduceTable1, ReproduceVerification
+from lt_nas_ext.commands.reproducing import (
+    ReproduceDigits,
+    ReproduceHls,
+    ReproduceLosses,
+    ReproduceTable1,
+    ReproduceVerification,
+)
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
 from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
 
@@ -33,6 +39,7 @@ TYPES: dict[str, type[Any]] = {
     "reproduce losses": ReproduceLosses,
     "reproduce table1": ReproduceTable1,
     "reproduce verification": ReproduceVerification,
+    "reproduce hls": ReproduceHls,
     "demo": Demo,
     "doctor": Doctor,
 }

@@ -22,7 +22,7 @@ from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import CosineClassifier, calibrate, evaluate_predictions, last_linear
-from lt_nas_ext.space import AnyGenotype, BbnGenotype, Network, multiply_adds, param_count
+from lt_nas_ext.space import AnyGenotype, BbnGenotype, Genotype, Network, multiply_adds, param_count
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def run_retrain(
     data, validation = _without_validation(whole, settings)
     progress = following(progress)
     device = choose_device(settings.device)
-    if isinstance(what, BbnGenotype) and settings.derived == "plain":
-        what = what.backbone
+    what = _derived(what, settings)
     architecture = describe(
         what,
         settings.channels,
@@ -131,6 +130,18 @@ def run_retrain(
             directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", model.metrics)
     return RetrainResult(model.eval(), model.metrics, history, directory.path if directory else None)
+
+
+def _derived(what: AnyGenotype | nn.Module | str, settings: RetrainSettings) -> AnyGenotype | nn.Module | str:
+    """The genotype with heads or without, as the settings ask for."""
+    if settings.derived == "plain" and isinstance(what, BbnGenotype):
+        return what.backbone
+    if settings.derived != "bbn" or isinstance(what, BbnGenotype):
+        return what
+    if not isinstance(what, Genotype):
+        came = repr(what) if isinstance(what, str) else type(what).__name__
+        raise UserError(f"derived: got 'bbn' for {came}; wanted it with a genotype, whose normal cell makes the heads")
+    return BbnGenotype(what, what.normal, what.normal)
 
 
 def _without_validation(data: Dataset, settings: RetrainSettings) -> tuple[Dataset, ImageSet | None]:

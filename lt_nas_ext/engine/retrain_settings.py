@@ -22,7 +22,7 @@ from lt_nas_ext.methods.settings import (
 from lt_nas_ext.space.network import DropPathOn
 
 Size = Literal["small", "paper"]
-Derivation = Literal["found", "plain"]
+Derivation = Literal["found", "plain", "bbn"]
 
 SIZES: dict[str, tuple[int, int]] = {"small": (16, 8), "paper": (36, 20)}
 """Size -> (channels, layers). paper: DARTS' [paper]; small: the supernet's own [ours]."""
@@ -108,7 +108,8 @@ class RetrainSettings:
     val_fraction: float = 0.0
     """Share of each class's training images to hold out; temperature and logit adjustment are fitted on them after."""
     derived: Derivation = "found"
-    """Of what darts+bbn found: the network with both heads (found), or that of the backbone's cells alone (plain)."""
+    """Of a genotype: the network that its search was of (found); of what darts+bbn found that of the backbone's cells
+    alone (plain); of what has no heads one with two, the normal cell in either (bbn)."""
     mixing: Mixing = "parabolic"
     """Mixing ratio r of a network with two heads: parabolic, 1 - (t/T)^2; reverse-sigmoid; or constant. In Python also
     any function of the progress t/T."""

@@ -1,8 +1,9 @@
 """The state of a study in a few small files, for machines that are lent for minutes and keep nothing.
 
 Of a run that is done goes what tables and pages read, of one at work its newest checkpoint too: no older one, no
-trained weights, no manifest. Only where that is more than can be carried, the large tensors of the checkpoints are
-rounded to half of their bytes: the study then continues, not to the bit, and says so.
+trained weights, no manifest. The checkpoints of searches that others are to begin from go along where there is room;
+without them those do more epochs, to the same numbers. Only where the rest is more than can be carried, the large
+tensors of the checkpoints are rounded to half of their bytes: the study then continues, not to the bit, and says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,7 +36,13 @@ _PART = re.compile(r"state-([0-9a-f]{16})\.([0-9]+)of([0-9]+)")
 _LARGE = 1024  # numbers; smaller tensors (α, moments of batch norm) stay as they are
 
 
-def pack(out: Path, directory: Path, all_bytes: int = ALL_BYTES, file_bytes: int = FILE_BYTES) -> list[str]:
+def pack(
+    out: Path,
+    directory: Path,
+    all_bytes: int = ALL_BYTES,
+    file_bytes: int = FILE_BYTES,
+    needed: Collection[Path] = (),
+) -> list[str]:
     """Write the state of the study in `out` into `directory`, in place of what was there.
 
     Args:
@@ -43,6 +50,7 @@ def pack(out: Path, directory: Path, all_bytes: int = ALL_BYTES, file_bytes: int
         directory: where the files go; made where it is not there.
         all_bytes: the most that they may be together.
         file_bytes: and each.
+        needed: runs that are done, and that others are to begin from.
 
     Returns:
         Names of the runs whose checkpoints were rounded, to fit.
@@ -51,7 +59,9 @@ def pack(out: Path, directory: Path, all_bytes: int = ALL_BYTES, file_bytes: int
         UserError: it does not fit even so, or cannot be written.
     """
     halved: list[str] = []
-    content = _archive(out, halved=None)
+    content = _archive(out, None, needed)
+    if needed and len(content) > all_bytes:
+        content = _archive(out, None)
     if len(content) > all_bytes:
         content = _archive(out, halved)
     if len(content) > all_bytes:
@@ -100,7 +110,7 @@ def unpack(directory: Path, out: Path) -> None:
     raise UserError(f"carry: no state in {directory} is whole; wanted all of its files, unchanged")
 
 
-def _archive(out: Path, halved: list[str] | None) -> bytes:
+def _archive(out: Path, halved: list[str] | None, needed: Collection[Path] = ()) -> bytes:
     """The state as one compressed tar; a list takes the runs whose checkpoints are rounded, None rounds none."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as tar:
@@ -109,7 +119,7 @@ def _archive(out: Path, halved: list[str] | None) -> bytes:
             for kept in _KEPT:
                 if (run / kept).exists():
                     _add(tar, f"{name}/{kept}", (run / kept).read_bytes())
-            if (run / "metrics.json").exists() or not (run / _WHOLE).exists():
+            if ((run / "metrics.json").exists() and run not in needed) or not (run / _WHOLE).exists():
                 continue
             if halved is None:
                 _add(tar, f"{name}/{_WHOLE}", (run / _WHOLE).read_bytes())

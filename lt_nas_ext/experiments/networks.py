@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from lt_nas_ext.engine import RetrainSettings, run_retrain, run_search
-from lt_nas_ext.engine.retrain_settings import SIZES
+from lt_nas_ext.engine.retrain_settings import SIZES, Derivation
+from lt_nas_ext.experiments.branch import branch_from
 from lt_nas_ext.experiments.images import DISTRIBUTIONS, Images
 from lt_nas_ext.experiments.worker import Follow, Job
 from lt_nas_ext.methods import SearchSettings
-from lt_nas_ext.report.runs import TITLES, Network, read_networks
-from lt_nas_ext.space import EmptyCellError, Genotype, genotype_param_count
+from lt_nas_ext.report.runs import TITLES, Network, read_networks, read_run
+from lt_nas_ext.space import AnyGenotype, EmptyCellError, Genotype, genotype_param_count, load_genotype
 from lt_nas_ext.space.derive import random_genotypes
 
 LEAST_EPOCHS = 2
 """A scale leaves at least so many."""
 
 RANDOM = "random genotypes"
+
+TRAININGS: dict[str, Derivation] = {"retrain": "found", "retrain-bbn": "bbn", "retrain-plain": "plain"}
+"""Directory of a training, below that of its search -> as which network."""
+
+TRAINED_AS: dict[Derivation, str] = {"found": "as found", "bbn": "as a BBN network", "plain": "as a plain network"}
 
 DRAWS = 300
 """Random genotypes of a seed, of which the control takes those that are as large as the networks found."""
@@ -40,6 +46,8 @@ class Plan:
         controls: networks that no search made, by name (`engine.BASELINES`).
         random: random genotypes of each seed.
         pretrain_epochs: Barlow Twins epochs before the training of SSF-NAS's network.
+        trainings: of each genotype found, by their directories (`TRAININGS`).
+        branches: search -> the search whose epochs are its own first ones: it begins where that one ended.
     """
 
     searches: Mapping[str, SearchSettings]
@@ -47,15 +55,24 @@ class Plan:
     controls: Sequence[str] = ()
     random: int = 0
     pretrain_epochs: int = 0
+    trainings: Sequence[str] = ("retrain",)
+    branches: Mapping[str, str] = field(default_factory=dict)
 
     def scaled(self, scale: float) -> Plan:
         """The plan with that share of its epochs."""
         return replace(
             self,
-            searches={name: replace(s, epochs=_share(s.epochs, scale)) for name, s in self.searches.items()},
+            searches={name: _shortened(s, scale) for name, s in self.searches.items()},
             training=replace(self.training, epochs=_share(self.training.epochs, scale)),
             pretrain_epochs=_share(self.pretrain_epochs, scale) if self.pretrain_epochs else 0,
         )
+
+
+def _shortened(settings: SearchSettings, scale: float) -> SearchSettings:
+    continued = settings.continuous_epochs
+    if settings.continuous != "none":
+        continued = _share(continued, scale)
+    return replace(settings, epochs=_share(settings.epochs, scale), continuous_epochs=continued)
 
 
 def _share(epochs: int, scale: float) -> int:
@@ -63,11 +80,12 @@ def _share(epochs: int, scale: float) -> int:
 
 
 class Place(NamedTuple):
-    """One run of a study: which network, on which distribution, by which seed. Together its directory."""
+    """One network of a study: which one, on which distribution, by which seed; found by a search, in which training."""
 
     distribution: str
     seed: int
     name: str
+    training: str = "retrain"
 
     @property
     def title(self) -> str:
@@ -75,19 +93,30 @@ class Place(NamedTuple):
         return RANDOM if self.name.startswith("random-") else TITLES[self.name]
 
     def within(self, out: Path) -> Path:
-        """The run directory."""
+        """The directory of its search, or of the training of what no search found."""
         return out / self.distribution / f"seed-{self.seed}" / self.name
 
 
 def places(plan: Plan, distributions: Sequence[str], seeds: int) -> list[Place]:
-    """All runs of a study, in the order of its tables."""
+    """All networks of a study, in the order of its tables."""
     names = [*plan.searches, *(f"random-{k}" for k in range(plan.random)), *plan.controls]
-    return [Place(dist, seed, name) for dist in distributions for name in names for seed in range(seeds)]
+    return [
+        Place(dist, seed, name, training)
+        for dist in distributions
+        for name in names
+        for seed in range(seeds)
+        for training in (plan.trainings if name in plan.searches else ["retrain"])
+    ]
 
 
 def read(out: Path, runs: Sequence[Place]) -> list[tuple[Place, Network]]:
     """The networks of these runs, each called as tables call it."""
-    return [(run, replace(read_networks([run.within(out)])[0], name=run.title)) for run in runs]
+    return [(run, replace(_read(run, run.within(out)), name=run.title)) for run in runs]
+
+
+def _read(run: Place, path: Path) -> Network:
+    (network,) = read_networks([path])
+    return network if run.training == "retrain" else replace(network, training=read_run(path / run.training))
 
 
 def jobs(out: Path, images: Images, plan: Plan, distributions: Sequence[str], seeds: int) -> list[Job]:
@@ -112,30 +141,42 @@ def finished(out: Path, plan: Plan, distributions: Sequence[str], seeds: int) ->
         here = run.within(out)
         if run.name in plan.searches:
             names |= {_search_name(run)} if done(here) else set()
-            here /= "retrain"
+            here /= run.training
         names |= {_name(run)} if done(here) else set()
     return names
 
 
+def needed(out: Path, plan: Plan, distributions: Sequence[str], seeds: int) -> set[Path]:
+    """Directories of the searches with whose last state others are to begin that have not begun."""
+    return {
+        run._replace(name=plan.branches[run.name]).within(out)
+        for run in places(plan, distributions, seeds)
+        if run.name in plan.branches and not (run.within(out) / "config.json").exists()
+    }
+
+
 def _of_a_seed(out: Path, images: Images, plan: Plan, distribution: str, seed: int) -> Iterator[Job]:
-    def place(name: str) -> Place:
-        return Place(distribution, seed, name)
+    def place(name: str, training: str = "retrain") -> Place:
+        return Place(distribution, seed, name, training)
 
     for method, settings in plan.searches.items():
         run = place(method)
-        work = partial(search, run.within(out), images, distribution, replace(settings, seed=seed))
-        yield Job(_search_name(run), work)
+        before = plan.branches.get(method)
+        start = None if before is None else place(before).within(out)
+        work = partial(search, run.within(out), images, distribution, replace(settings, seed=seed), begin=start)
+        yield Job(_search_name(run), work, frozenset() if before is None else frozenset({_search_name(place(before))}))
     training = replace(plan.training, seed=seed)
     for control in plan.controls:
         run = place(control)
         yield Job(_name(run), partial(train, run.within(out), control, images, distribution, training))
     found = {method: place(method).within(out) for method in plan.searches}
     for method, path in found.items():
-        run, own = place(method), training
-        if method == "ssf-nas":
-            own = replace(training, pretrain_epochs=plan.pretrain_epochs)
-        work = partial(train, path / "retrain", path, images, distribution, own)
-        yield Job(_name(run), work, frozenset({_search_name(run)}))
+        for name in plan.trainings:
+            run, own = place(method, name), replace(training, derived=TRAININGS[name])
+            if method == "ssf-nas":
+                own = replace(own, pretrain_epochs=plan.pretrain_epochs)
+            work = partial(train, path / name, path, images, distribution, own)
+            yield Job(_name(run), work, frozenset({_search_name(run)}))
     for k in range(plan.random):
         run = place(f"random-{k}")
         work = partial(train_random, run.within(out), k, tuple(found.values()), images, distribution, training)
@@ -144,18 +185,28 @@ def _of_a_seed(out: Path, images: Images, plan: Plan, distribution: str, seed: i
 
 def _name(run: Place) -> str:
     title = f"random genotype {run.name.removeprefix('random-')}" if run.title == RANDOM else run.title
+    if run.training != "retrain":
+        title += f" {TRAINED_AS[TRAININGS[run.training]]}"
+    return _on(run, title)
+
+
+def _on(run: Place, title: str) -> str:
     return f"{title}, {DISTRIBUTIONS[run.distribution].title}, seed {run.seed}"
 
 
 def _search_name(run: Place) -> str:
-    return f"{_name(run)}: search"
+    return f"{_on(run, run.title)}: search"
 
 
-def search(out: Path, images: Images, distribution: str, settings: SearchSettings, follow: Follow) -> str:
+def search(
+    out: Path, images: Images, distribution: str, settings: SearchSettings, follow: Follow, begin: Path | None = None
+) -> str:
     """Search cells; where FairDARTS' threshold leaves none, they are read by the rule top2, and genotype.json says so.
 
-    What came out, in words.
+    `begin` is the search whose epochs are the first ones of this one. What came out, in words.
     """
+    if begin is not None:
+        branch_from(begin, out, settings)
     data = images.load(distribution, settings.seed)
     try:
         found = run_search(data, settings, out, True, follow("search"))
@@ -166,10 +217,15 @@ def search(out: Path, images: Images, distribution: str, settings: SearchSetting
 
 
 def train(
-    out: Path, what: str | Path | Genotype, images: Images, distribution: str, settings: RetrainSettings, follow: Follow
+    out: Path,
+    what: str | Path | AnyGenotype,
+    images: Images,
+    distribution: str,
+    settings: RetrainSettings,
+    follow: Follow,
 ) -> str:
     """Train a control by name, the genotype of a search by its directory, or a genotype; its accuracy in words."""
-    chosen = Genotype.load(what / "genotype.json") if isinstance(what, Path) else what
+    chosen = load_genotype(what / "genotype.json") if isinstance(what, Path) else what
     data = images.load(distribution, settings.seed)
     trained = run_retrain(chosen, data, settings, out, True, follow("training"))
     return f"top-1 {100 * trained.metrics['top1']:.1f} %"

@@ -13,10 +13,11 @@ from lt_nas_ext.engine.checkpoint import write_text
 from lt_nas_ext.experiments.carry import HALVED
 from lt_nas_ext.experiments.differences import Difference
 from lt_nas_ext.experiments.images import DISTRIBUTIONS, Images
-from lt_nas_ext.experiments.networks import Place
+from lt_nas_ext.experiments.networks import TRAINED_AS, TRAININGS, Place
 from lt_nas_ext.experiments.series import Series
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.experiments.study import entry, machine
+from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report import study_figures
 from lt_nas_ext.report.cells import draw_genotype
 from lt_nas_ext.report.reproduce import flags
@@ -25,6 +26,9 @@ from lt_nas_ext.report.study_page import Picture, Section, StudyPage, Table, tab
 from lt_nas_ext.report.tables import COLUMNS, EMPTY, Column, Row, as_markdown, spread
 
 SMOKE = "smoke, not evidence"
+
+Results = tuple[str, list[Row], list[Column]]
+"""A table: title, rows, columns."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class PaperStudy:
     """
 
     heading: str
-    tables: list[tuple[str, list[Row], list[Column]]]
+    tables: list[Results]
     differences: dict[str, list[Difference]]
     report: Path
 
@@ -48,13 +52,13 @@ def conclude(
     series: Series,
     title: str,
     notes: Sequence[str],
-    tables: list[tuple[str, list[Row], list[Column]]],
+    tables: list[Results],
     differences: dict[str, list[Difference]],
     panels: study_figures.Panels,
     colours: Mapping[str, str],
     defaults: StudySettings,
 ) -> PaperStudy:
-    """Write report.html with its pictures, table.md and results.json into the study's directory.
+    """Write the page of a study of the SSF-NAS text, with its figures 6 to 9, as `publish` does.
 
     Args:
         series: the study.
@@ -66,41 +70,89 @@ def conclude(
         colours: of the lines.
         defaults: of the command that made it.
     """
+    sections = [
+        results_section(tables, _RESULTS),
+        differences_section(differences, DIFFERENCES),
+        Section("distributions", "Label distributions", _FIGURE_6, pictures=[_label_distributions(series.images)]),
+        Section(
+            "supernet",
+            "The supernets while they are searched",
+            _FIGURE_7,
+            pictures=[Picture("figure-7-supernet", study_figures.supernet_curves(panels, colours))],
+        ),
+        Section(
+            "training",
+            "The trained networks",
+            _FIGURE_8,
+            pictures=[Picture("figure-8-training", study_figures.training_curves(panels, colours))],
+        ),
+        cells_section(series, "figure-9-cells", _FIGURE_9),
+        runs_section(series),
+    ]
+    return publish(series, title, notes, tables, differences, sections, colours, defaults)
+
+
+def publish(
+    series: Series,
+    title: str,
+    notes: Sequence[str],
+    tables: list[Results],
+    differences: Mapping[str, list[Difference]],
+    sections: Sequence[Section],
+    colours: Mapping[str, str],
+    defaults: StudySettings,
+    more: Mapping[str, Any] | None = None,
+) -> PaperStudy:
+    """Write report.html with its pictures, table.md and results.json into the study's directory.
+
+    Args:
+        series: the study.
+        title: of its page.
+        notes: sentences that a reader of its table needs.
+        tables: (title, rows, columns) each.
+        differences: rows less others, by title of their table.
+        sections: of the page.
+        colours: of the rows and lines.
+        defaults: of the command that made it.
+        more: what else belongs into results.json.
+    """
     heading = f"{title} on {series.images.title}"
     if series.settings.scale < 1.0:
         heading += f": {SMOKE} (scale {series.settings.scale:g})"
-    compared = [_difference_table(name, lines) for name, lines in differences.items()]
     page = StudyPage(
         title=heading,
         warning=_warning(series),
         summary=notes,
-        sections=[
-            Section("results", "Results", _RESULTS, [table_of(*table) for table in tables]),
-            Section("differences", "Differences", _DIFFERENCES, compared),
-            Section("distributions", "Label distributions", _FIGURE_6, pictures=[_label_distributions(series.images)]),
-            Section(
-                "supernet",
-                "The supernets while they are searched",
-                _FIGURE_7,
-                pictures=[Picture("figure-7-supernet", study_figures.supernet_curves(panels, colours))],
-            ),
-            Section(
-                "training",
-                "The trained networks",
-                _FIGURE_8,
-                pictures=[Picture("figure-8-training", study_figures.training_curves(panels, colours))],
-            ),
-            Section("cells", "Found cells", _FIGURE_9, pictures=_cells(series)),
-            Section("runs", "Every run", _RUNS, [_runs(series)]),
-        ],
+        sections=sections,
         settings=_settings(series),
         command=_command(series, defaults),
     )
     report = write_study_page(page, series.out, colours)
     text = [f"**{name}**\n\n{as_markdown(found, columns)}" for name, found, columns in tables]
     write_text(series.out / "table.md", "\n\n".join([f"## {heading}", *text]) + "\n")
-    write_text(series.out / "results.json", json.dumps(_results(series, heading, tables, differences), indent=1) + "\n")
-    return PaperStudy(heading, tables, differences, report)
+    content = {**_results(series, heading, tables, differences), **(more or {})}
+    write_text(series.out / "results.json", json.dumps(content, indent=1) + "\n")
+    return PaperStudy(heading, tables, dict(differences), report)
+
+
+def results_section(tables: Sequence[Results], note: str) -> Section:
+    """The tables of a study."""
+    return Section("results", "Results", note, [table_of(*table) for table in tables])
+
+
+def differences_section(differences: Mapping[str, Sequence[Difference]], note: str) -> Section:
+    """Rows less others, a table each."""
+    return Section("differences", "Differences", note, [_difference_table(*one) for one in differences.items()])
+
+
+def cells_section(series: Series, name: str, note: str) -> Section:
+    """What each search found, in pictures whose names begin with `name`."""
+    return Section("cells", "Found cells", note, pictures=_cells(series, name))
+
+
+def runs_section(series: Series) -> Section:
+    """Every network of a study in a line."""
+    return Section("runs", "Every run", _RUNS, [_runs(series)])
 
 
 _RESULTS = (
@@ -108,7 +160,7 @@ _RESULTS = (
     "runs. long-tailed: on a test set distributed like the training set. many, medium, few: classes with more than "
     "100, 20 to 100, fewer than 20 training images."
 )
-_DIFFERENCES = (
+DIFFERENCES = (
     "Points of top-1 on the balanced test set, paired by seed: mean ± standard deviation, and the central 95 % of the "
     "mean under resampling of the seeds. Few seeds give a wide interval that is still too narrow to trust."
 )
@@ -138,10 +190,20 @@ def table_title(images: Images, distribution: str) -> str:
     return f"{DISTRIBUTIONS[distribution].title}: {shown[0]} training images, {shown[1]} … {shown[2]} a class"
 
 
+def jpeg_notes(images: Images) -> list[str]:
+    """What to know of CIFAR-10's images where they are JPEG; else nothing."""
+    if not images.of_cifar10 or images.title == "CIFAR-10":
+        return []
+    return [
+        f"{images.title}: the images of CIFAR-10 as JPEG, which costs accuracy. The paper's numbers, on the original "
+        "images, stand beside for orientation only."
+    ]
+
+
 def _warning(series: Series) -> str:
     said = []
     if series.settings.scale < 1.0:
-        epochs = [f"{name} {s.epochs}" for name, s in series.plan.searches.items()]
+        epochs = [f"{name} {_epochs(s)}" for name, s in series.plan.searches.items()]
         tests = "all" if series.images.test is None else str(series.images.test)
         said.append(
             f"{SMOKE.capitalize()}: scale {series.settings.scale:g}, search epochs {', '.join(epochs)}, "
@@ -161,14 +223,19 @@ def _label_distributions(images: Images) -> Picture:
     return Picture("figure-6-distributions", svg)
 
 
-def _cells(series: Series) -> list[Picture]:
+def _epochs(settings: SearchSettings) -> str:
+    continued = "" if settings.continuous == "none" else f" + {settings.continuous_epochs}"
+    return f"{settings.epochs}{continued}"
+
+
+def _cells(series: Series, prefix: str) -> list[Picture]:
     pictures = []
     for place, network in series.networks:
-        if network.search is None or network.genotype is None:
+        if network.search is None or network.genotype is None or place.training != series.plan.trainings[0]:
             continue
         title = f"{network.name}, {DISTRIBUTIONS[place.distribution].title}, seed {place.seed}"
         nodes = network.search.settings.get("nodes")
-        name = f"figure-9-cells-{place.name}-{place.distribution}-seed-{place.seed}"
+        name = f"{prefix}-{place.name}-{place.distribution}-seed-{place.seed}"
         note = f"read by the rule {network.genotype.rule}"
         pictures.append(Picture(name, draw_genotype(network.genotype, nodes, title), title, note))
     return pictures
@@ -188,9 +255,9 @@ def _difference_table(title: str, found: Sequence[Difference]) -> Table:
 
 def _runs(series: Series) -> Table:
     columns = [
-        ("network", "", False), ("distribution", "", False), ("seed", "", True), ("search s", "", True),
-        ("train s", "", True), ("params", "", True), ("top-1", "", True), ("long-tailed", "", True),
-        ("device", "", False),
+        ("network", "", False), ("trained", "", False), ("distribution", "", False), ("seed", "", True),
+        ("search s", "", True), ("train s", "", True), ("params", "", True), ("top-1", "", True),
+        ("long-tailed", "", True), ("device", "", False),
     ]  # fmt: skip
     return Table("", columns, [_run_line(place, network) for place, network in series.networks])
 
@@ -201,6 +268,7 @@ def _run_line(place: Place, network: Network) -> list[str]:
     longtailed = network.metrics.get("longtailed_top1")
     return [
         network.name,
+        TRAINED_AS[TRAININGS[place.training]] if network.search else EMPTY,
         DISTRIBUTIONS[place.distribution].title,
         str(place.seed),
         times.get("search", EMPTY),
@@ -240,7 +308,7 @@ def _command(series: Series, defaults: StudySettings) -> str:
 def _results(
     series: Series,
     heading: str,
-    tables: Sequence[tuple[str, list[Row], list[Column]]],
+    tables: Sequence[Results],
     differences: Mapping[str, Sequence[Difference]],
 ) -> dict[str, Any]:
     return {
@@ -255,8 +323,11 @@ def _results(
             for title, found, columns in tables
         },
         "differences": {title: [one.to_json() for one in found] for title, found in differences.items()},
-        "networks": [
-            {"distribution": place.distribution, "run": place.name, **entry(network), "devices": devices(network)}
-            for place, network in series.networks
-        ],
+        "networks": [_entry(place, network) for place, network in series.networks],
     }
+
+
+def _entry(place: Place, network: Network) -> dict[str, Any]:
+    trained = {} if network.search is None else {"trained": TRAININGS[place.training]}
+    about = {"distribution": place.distribution, "run": place.name, **trained}
+    return {**about, **entry(network), "devices": devices(network)}

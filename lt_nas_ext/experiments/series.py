@@ -16,7 +16,7 @@ from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.carry import STUDY, pack, unpack
 from lt_nas_ext.experiments.cluster import run_on_cluster
 from lt_nas_ext.experiments.images import Images, survey
-from lt_nas_ext.experiments.networks import Place, Plan, finished, jobs, places, read
+from lt_nas_ext.experiments.networks import Place, Plan, finished, jobs, needed, places, read
 from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, at_a_time, run_queue
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.report.runs import Network
@@ -30,7 +30,7 @@ class Series:
     """The networks of a study, read back, with all that says what they are.
 
     Attributes:
-        name: "table1" or "verification".
+        name: "table1", "verification" or "hls".
         settings: what was asked for.
         plan: every number of the runs, scaled.
         images: what they were run on.
@@ -78,7 +78,7 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
             run_on_cluster(settings.cluster, queue, out, settings.jobs, options, name, board, until, done)
     finally:
         if settings.carry is not None:
-            pack(out, settings.carry)
+            pack(out, settings.carry, needed=needed(out, *asked))
     return Series(name, settings, plan, images, out, read(out, places(*asked)))
 
 

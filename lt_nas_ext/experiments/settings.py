@@ -30,7 +30,7 @@ class StudySettings:
     seeds: int = 3
     """How many random seeds; they count from 0. More of them add to what is there."""
     scale: float = 1.0
-    """Share of the paper's 40 + 150 epochs (at least 2) and of all images (at least 10 of the largest class)."""
+    """Share of the study's epochs (at least 2 of each kind) and of all images (at least 10 of the largest class)."""
     size: Size = "small"
     """Trained networks: small (8 cells, C = 16) or paper (DARTS' 20 cells, C = 36). Digits have a size of their own."""
     jobs: int | None = None
@@ -85,3 +85,6 @@ class StudySettings:
 
 VERIFICATION = StudySettings(distributions=tuple(DISTRIBUTIONS))
 """What `reproduce verification` is asked for by default: all four distributions."""
+
+HLS = StudySettings(distributions=("exp-0.01",))
+"""What `reproduce hls` is asked for by default."""

@@ -24,7 +24,7 @@ from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.differences import Difference, by_seed, difference
 from lt_nas_ext.experiments.networks import RANDOM, Plan
-from lt_nas_ext.experiments.sections import PaperStudy, columns_with, conclude, table_title
+from lt_nas_ext.experiments.sections import PaperStudy, columns_with, conclude, jpeg_notes, table_title
 from lt_nas_ext.experiments.series import Series, run_series
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.methods import preset
@@ -146,9 +146,4 @@ def _notes(series: Series) -> list[str]:
         notes.append("FairDARTS: its threshold of 0.85 left a cell without an operation; such cells are read by top2.")
     if series.settings.data == "digits":
         notes.append("Digits are not the paper's images, and settings and sizes here are ours.")
-    if series.images.of_cifar10 and series.images.title != "CIFAR-10":
-        notes.append(
-            f"{series.images.title}: the images of CIFAR-10 as JPEG, which costs accuracy. The paper's numbers, on the "
-            "original images, stand beside for orientation only."
-        )
-    return notes
+    return [*notes, *jpeg_notes(series.images)]

@@ -188,7 +188,8 @@ class Method(ABC):
     alpha_stream: Stream = Stream("labelled")
     """What `alpha_loss` is fed, from the second half."""
     readings: tuple[str, ...] = ()
-    """The ways to read one pass (BBN: at mixing ratios), by name; that which is best on the second half is chosen."""
+    """The ways to read one pass (BBN: at mixing ratios), by name; chosen is the best on the second half, by the mean
+    over classes."""
 
     def __init__(self, settings: SearchSettings, problem: Problem) -> None:
         self.settings = settings

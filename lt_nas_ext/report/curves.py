@@ -175,11 +175,13 @@ def _lines(axes: Axes, run: Run, lines: Mapping[str, tuple[str, str]], percent: 
     whole_epochs(axes)
 
 
-def draw_line(axes: Axes, x: Sequence[int], y: Sequence[float], colour: str, label: str | None) -> None:
+def draw_line(
+    axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label: str | None, style: str = "-"
+) -> None:
     """A curve over epochs."""
     if x:
         # One epoch is a point: a line of one point would be invisible.
-        axes.plot(x, y, color=colour, label=label, marker="o" if len(x) == 1 else None, markersize=4)
+        axes.plot(x, y, style, color=colour, label=label, marker="o" if len(x) == 1 else None, markersize=4)
 
 
 def whole_epochs(axes: Axes) -> None:

@@ -46,7 +46,7 @@ def gates_over_epochs(run: Run, name: str = "") -> str:
     if not cells:
         return ""
     edges, candidates = len(epochs[0][1][cells[0]]), len(epochs[0][1][cells[0]][0])
-    names, nodes = _names(candidates), _nodes(edges)
+    names, nodes = candidate_names(candidates), _nodes(edges)
     values = [value for _, state in epochs for cell in cells for row in state[cell] for value in row]
     scale = _Scale(epochs[0][0], epochs[-1][0], *_limits(key, values))
     width = _LEFT + (nodes + 1) * (_PANEL_WIDTH + _GAP_X)
@@ -77,7 +77,8 @@ def _nodes(edges: int) -> int:
     return nodes
 
 
-def _names(candidates: int) -> tuple[str, ...]:
+def candidate_names(candidates: int) -> tuple[str, ...]:
+    """What so many columns of α stand for."""
     for names in (nn.DARTS, nn.FAIR_DARTS):
         if len(names) == candidates:
             return names

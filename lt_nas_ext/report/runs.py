@@ -25,12 +25,18 @@ TITLES = {
     "darts+resampling": "DARTS + re-sampling",
     "darts+reweighting": "DARTS + re-weighting",
     "imb-nas": "IMB-NAS",
+    "hls": "HLS",
+    "hls-reverse-sigmoid": "HLS + reverse sigmoid",
+    "hls-then-class-head": "HLS + continuous: r = 0",
+    "hls-then-half": "HLS + continuous: r = ½",
+    "hls-then-reverse-sigmoid": "HLS + continuous: reverse sigmoid",
+    "hls-then-frozen-backbone": "HLS + continuous: frozen backbone",
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
     "random": "random genotype",
 }
-"""What methods and baselines are called in reports."""
+"""What methods, baselines and the rows of studies are called in reports."""
 
 
 @dataclass(frozen=True)

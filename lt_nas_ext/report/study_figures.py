@@ -24,6 +24,9 @@ Panels = Mapping[str, Mapping[str, Sequence[Network]]]
 
 Colours = Mapping[str, str]
 
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Where, and how high."""
+
 
 def label_distributions(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> str:
     """Training images of each class, a panel a distribution [paper: SSF-NAS, figure 6]."""
@@ -82,17 +85,21 @@ def _legend_of(figure: Figure, panels: Panels, colours: Colours) -> None:
 
 
 def _seeds(axes: Axes, runs: Sequence[Run], key: str, colour: str) -> None:
-    """The seeds' curves thin, their mean over the epochs that all have bold."""
-    values: dict[int, list[float]] = {}
-    for run in runs:
-        epochs, accuracies = run.series(key)
-        for epoch, accuracy in zip(epochs, accuracies, strict=True):
-            values.setdefault(epoch, []).append(100 * accuracy)
-        if len(runs) > 1:
-            axes.plot(epochs, [100 * a for a in accuracies], color=colour, linewidth=0.6, alpha=0.45)
-    shared = sorted(epoch for epoch, found in values.items() if len(found) == len(runs))
-    draw_line(axes, shared, [statistics.fmean(values[epoch]) for epoch in shared], colour, None)
+    drawn = [run.series(key) for run in runs]
+    draw_seeds(axes, [(epochs, [100 * a for a in accuracies]) for epochs, accuracies in drawn], colour)
     whole_epochs(axes)
+
+
+def draw_seeds(axes: Axes, curves: Sequence[Curve], colour: str, style: str = "-") -> None:
+    """The seeds' curves thin, their mean over the places that all have bold."""
+    values: dict[float, list[float]] = {}
+    for places, heights in curves:
+        for place, height in zip(places, heights, strict=True):
+            values.setdefault(place, []).append(height)
+        if len(curves) > 1:
+            axes.plot(places, heights, color=colour, linewidth=0.6, alpha=0.45)
+    shared = sorted(place for place, found in values.items() if len(found) == len(curves))
+    draw_line(axes, shared, [statistics.fmean(values[place]) for place in shared], colour, None, style)
 
 
 def _final(axes: Axes, lines: Mapping[str, Sequence[Network]], colours: Colours) -> None:
