@@ -27,6 +27,7 @@ TITLES = {
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
+    "fair-darts-a": "FairDARTS-a",
     "random": "random genotype",
 }
 """What methods and baselines are called in reports."""
