@@ -144,7 +144,7 @@ def retrain(
 
     Args:
         genotype: a genotype; what `search` returned; a search's run directory or a genotype file; any module; or a
-            baseline by name ("resnet32", "small-conv-net", "darts-v2", "random").
+            baseline by name ("resnet32", "small-conv-net", "darts-v2", "fair-darts-a", "random").
         data: what `lt.data.load` returns, or the name of a data set.
         out: run directory; None keeps all in memory.
         resume: continue the run in `out`.

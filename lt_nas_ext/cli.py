@@ -20,6 +20,7 @@ COMMANDS = {
     "search": "find a cell on labelled or unlabelled images: writes a run directory",
     "adapt": "a searched supernet on other, long-tailed images: ranks its sub-networks",
     "retrain": "train the network of a finished search, or one to compare it with",
+    "baseline": "train ResNet-32, DARTS_V2, ... on the same images, to stand beside a search",
     "evaluate": "accuracy of a trained network on its test images, class by class",
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
     "export": "a trained network as one file: state dict, torch.export or ONNX",
@@ -119,7 +120,7 @@ def _run(name: str, words: list[str]) -> int:
         print(f"lt-nas: {stopped}", file=sys.stderr)
         if stopped.out is not None:
             again = [_program(), *name.split(), *words]
-            if name in ("search", "adapt", "retrain") and "--resume" not in words:
+            if name in ("search", "adapt", "retrain", "baseline") and "--resume" not in words:
                 again.append("--resume")
             print(
                 f"continue with: {shlex.join(again).replace(shlex.quote(_program()), _program(), 1)}", file=sys.stderr

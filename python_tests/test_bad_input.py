@@ -90,7 +90,8 @@ DENSE = "(dense; float16, bfloat16, float32 or float64)"
 FACTOR = "wanted μ = n_min / n_max in (0, 1] (an imbalance ratio of 100 is factor=0.01)"
 DEVICE = "wanted 'auto', 'cpu', 'cuda' or 'cuda:<number>'"
 ORDER = "wanted every class once, from head to tail: a permutation of 0 … 9, or the names"
-BASELINES = "wanted a Genotype, a module, or a baseline: there are: resnet32, small-conv-net, darts-v2, random"
+NETWORKS = "resnet32, small-conv-net, darts-v2, fair-darts-a, random"
+BASELINES = f"wanted a Genotype, a module, or a baseline: there are: {NETWORKS}"
 HOLDS = "already holds a run; continue it with resume=True (--resume), or name another directory"
 NO_RUN = "holds no run (no config.json); wanted the out of a search or retraining"
 
@@ -527,12 +528,12 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "retrain, a genotype that is not there",
         lambda: retrain("no/where"),
-        "genotype: got 'no/where'; no such file, and no baseline: resnet32, small-conv-net, darts-v2, random",
+        f"genotype: got 'no/where'; no such file, and no baseline: {NETWORKS}",
     ),
     (
         "retrain, a name longer than any file's",
         lambda: retrain("x" * 300),
-        f"genotype: got '{'x' * 300}'; no such file, and no baseline: resnet32, small-conv-net, darts-v2, random",
+        f"genotype: got '{'x' * 300}'; no such file, and no baseline: {NETWORKS}",
     ),
     (
         "retrain, a directory without a genotype",
@@ -797,7 +798,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "lt-nas, an unknown command",
         "xyz",
-        "command: got 'xyz'; there are: search, adapt, retrain, evaluate, predict, ⋯",
+        "command: got 'xyz'; there are: search, adapt, retrain, baseline, evaluate, ⋯",
     ),
     ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
     (
@@ -1107,6 +1108,9 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no ratio", "search --method darts+bbn --mixing-constant 2", "mixing_constant: got 2.0; wanted a mixing ratio in"),
     ("no schedule", "search --method darts+bbn --mixing linear", "invalid choice 'linear' for argument '--mixing'"),
     ("no network", "retrain --network vgg", "resnet32"),
+    ("no such baseline", "baseline vgg", "invalid choice 'vgg'"),
+    ("no baseline", "baseline --data digits", "resnet32"),
+    ("no loss", "baseline resnet32 --loss focl", "invalid choice 'focl' for argument '--loss'"),
     ("none of those needed", "evaluate", "--run"),
     ("no file to write", "export run", "--out"),
     ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),

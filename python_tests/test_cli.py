@@ -73,8 +73,9 @@ def test_help_shows_the_numbers_of_the_preset(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(("words", "epochs"), [([], 150), (["--preset", "darts"], 600), (["--preset=paper-ssf"], 150)])
-def test_help_of_retrain_too(capsys: pytest.CaptureFixture[str], words: list[str], epochs: int) -> None:
-    code, out, _ = call(capsys, "retrain", *words, "--help")
+@pytest.mark.parametrize("command", ["retrain", "baseline"])
+def test_help_of_retrain_too(capsys: pytest.CaptureFixture[str], command: str, words: list[str], epochs: int) -> None:
+    code, out, _ = call(capsys, command, *words, "--help")
     text = " ".join(out.replace("│", " ").split())
     assert code == 0 and f"Supervised epochs, over all training images. (default: {epochs})" in text
     assert ("(default: 0.4)" in text) == bool(words)  # the auxiliary classifier
@@ -226,13 +227,39 @@ def test_retrain_without_a_search(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert code == 0 and ("SmallConvNet" if kind == "network" else "out") in out
 
 
+@pytest.mark.parametrize(("network", "loss"), [("small-conv-net", "balanced_softmax"), ("fair-darts-a", "ldam")])
+def test_baseline_is_retrain_by_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, network: str, loss: str
+) -> None:
+    words = [*TAIL, *TINY_TRAINING, "--loss", loss, "--seed", "4"]
+    code, out, _ = call(capsys, "baseline", network, *words, "--out", tmp_path / "baseline")
+    assert code == 0 and {"small-conv-net": "SmallConvNet", "fair-darts-a": "FairDARTS-a"}[network] in out
+    assert call(capsys, "retrain", "--network", network, *words, "--out", tmp_path / "retrain")[0] == 0
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("baseline", "retrain")]
+    assert configs[0] == configs[1] and configs[0]["settings"]["loss"] == loss
+    found = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("baseline", "retrain")]
+    assert found[0] | {"seconds": 0} == found[1] | {"seconds": 0}
+    assert call(capsys, "baseline", network, *words, "--out", tmp_path / "baseline", "--resume")[0] == 0
+
+
+def test_baseline_on_a_folder_stands_beside_a_search(capsys: pytest.CaptureFixture[str], pictures: Path) -> None:
+    folder = ["--data", "folder", "--root", pictures]
+    runs = [pictures.parent / "darts", pictures.parent / "resnet32"]
+    assert call(capsys, "search", "--method", "darts", *folder, *TINY, "--out", runs[0])[0] == 0
+    assert call(capsys, "retrain", "--run", runs[0], *TINY_TRAINING)[0] == 0
+    assert call(capsys, "baseline", *folder, *TINY_TRAINING, "resnet32", "--out", runs[1])[0] == 0
+    code, out, _ = call(capsys, "report", *runs, "--markdown")
+    assert code == 0 and "| DARTS |" in out and "| ResNet-32 |" in out
+
+
 def test_default_directories(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert call(capsys, "search", "--method", "darts", *TINY, "--seed", "2")[0] == 0
     assert call(capsys, "retrain", "--network", "small-conv-net", *TINY_TRAINING)[0] == 0
-    assert {p.name for p in Path("runs").iterdir()} == {"darts-digits-2", "small-conv-net-digits-0"}
+    assert call(capsys, "baseline", "random", *TINY_TRAINING)[0] == 0
+    assert {p.name for p in Path("runs").iterdir()} == {"darts-digits-2", "small-conv-net-digits-0", "random-digits-0"}
 
 
 def test_report_of_several_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

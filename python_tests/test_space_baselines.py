@@ -7,7 +7,16 @@ import torch
 from torch.nn import functional as F
 
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.space import DARTS_V2, ResNet32, SmallConvNet, param_count
+from lt_nas_ext.space import (
+    DARTS_V2,
+    FAIR_DARTS_A,
+    Network,
+    ResNet32,
+    SmallConvNet,
+    genotype_param_count,
+    multiply_adds,
+    param_count,
+)
 
 
 def test_darts_v2_is_the_published_genotype():
@@ -35,6 +44,19 @@ def test_darts_v2_is_the_published_genotype():
     ]
     assert DARTS_V2.normal.concat == DARTS_V2.reduce.concat == (2, 3, 4, 5)
     assert [edge.target for edge in DARTS_V2.normal.edges] == [2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_fair_darts_a_has_the_size_that_its_authors_state():
+    """2.83 M parameters, 373 M multiply-adds without batch norm (README of github.com/xiaomi-automl/FairDARTS).
+
+    Their parameters count the auxiliary classifier, as those of their FairDARTS-b do: 3.88 M, and 3.41 M without.
+    """
+    assert FAIR_DARTS_A.normal.concat == (2, 4, 5)  # nothing arrives at node 3
+    assert [edge.target for edge in FAIR_DARTS_A.reduce.edges] == [2, 2, 3, 3, 4, 4, 5, 5]
+    net = Network(FAIR_DARTS_A, channels=36, layers=20, auxiliary=True)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 2_837_208
+    assert param_count(net) == genotype_param_count(FAIR_DARTS_A, channels=36, layers=20) == 2_360_782
+    assert multiply_adds(net, (3, 32, 32)) / 1e6 == pytest.approx(373, rel=0.005)
 
 
 def test_resnet_32_has_its_published_size_and_depth():

@@ -24,11 +24,20 @@ from lt_nas_ext.commands.reproducing import (
     ReproduceVerification,
 )
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
-from lt_nas_ext.commands.training import Evaluate, Retrain, Search, retrain_defaults, search_defaults
+from lt_nas_ext.commands.training import (
+    Baseline,
+    Evaluate,
+    Retrain,
+    Search,
+    baseline_defaults,
+    retrain_defaults,
+    search_defaults,
+)
 
 TYPES: dict[str, type[Any]] = {
     "search": Search,
     "retrain": Retrain,
+    "baseline": Baseline,
     "evaluate": Evaluate,
     "predict": Predict,
     "export": Export,
@@ -44,7 +53,11 @@ TYPES: dict[str, type[Any]] = {
     "doctor": Doctor,
 }
 
-DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {"search": search_defaults, "retrain": retrain_defaults}
+DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
+    "search": search_defaults,
+    "retrain": retrain_defaults,
+    "baseline": baseline_defaults,
+}
 """Commands whose defaults depend on their flags."""
 
 

@@ -1,4 +1,4 @@
-"""`lt-nas search`, `retrain` and `evaluate`: the settings of the Python API as flags."""
+"""`lt-nas search`, `retrain`, `baseline` and `evaluate`: the settings of the Python API as flags."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import read_run
 from lt_nas_ext.space import AnyGenotype, load_genotype, multiply_adds, param_count
 
-Baseline = Literal["resnet32", "small-conv-net", "darts-v2", "random"]
+NetworkName = Literal["resnet32", "small-conv-net", "darts-v2", "fair-darts-a", "random"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Retrain:
     """Run directory of a finished search: its genotype, its images."""
     genotype: OptionalPath = None
     """Genotype file, json or the text Genotype(normal=[...], ...) of DARTS."""
-    network: Annotated[Baseline | None, tyro.conf.arg(help_behavior_hint="")] = None
+    network: Annotated[NetworkName | None, tyro.conf.arg(help_behavior_hint="")] = None
     """A network that no search made, to compare with."""
     data: DataOptions = field(default_factory=DataOptions)
     """Which images."""
@@ -134,6 +134,39 @@ class Retrain:
 
     def _default_out(self, name: str) -> Path:
         return Path("runs", f"{name}-{self.data.data}-{self.settings.seed}")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Train a network that no search made, on any images with any loss, so that a search has a row beside it.
+
+    ResNet-32, a small convolutional network, the cells of DARTS_V2 or of FairDARTS-a, or random ones. The last weights
+    are measured on the test images, as those of what a search found are. Afterwards: lt-nas report OUT OTHER.
+    """
+
+    network: tyro.conf.Positional[NetworkName]
+    """Which: darts-v2 and fair-darts-a are cells found on CIFAR-10; --size says how large a network they become."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """Which images."""
+    settings: RetrainSettings = field(default_factory=RetrainSettings)
+    """Every number of the training; the preset gives the defaults."""
+    following: Following = field(default_factory=Following)
+    """What the run tells while it lasts."""
+    out: OptionalPath = None
+    """Run directory to write; by default runs/NETWORK-DATA-SEED."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Continue the run in OUT; where there is none, begin it."""
+
+    def run(self) -> None:
+        """Train, and print the figures: what `lt-nas retrain --network` does."""
+        Retrain(
+            network=self.network,
+            data=self.data,
+            settings=self.settings,
+            following=self.following,
+            out=self.out,
+            resume=self.resume,
+        ).run()
 
 
 @dataclass(frozen=True)
@@ -208,6 +241,11 @@ def retrain_defaults(words: Sequence[str]) -> Retrain:
     if directory is None:
         return Retrain(settings=settings)
     return Retrain(settings=replace(settings, seed=read_config(directory)["settings"].get("seed", 0)))
+
+
+def baseline_defaults(words: Sequence[str]) -> Baseline:
+    """`Baseline` with the numbers of the preset that the flags name."""
+    return Baseline(network=tyro.MISSING, settings=retrain_preset(_value(words, "--preset") or "default"))
 
 
 def _value(words: Sequence[str], flag: str) -> str | None:

@@ -12,6 +12,7 @@ from lt_nas_ext.longtail import cosine_classifier
 from lt_nas_ext.methods.settings import nearest
 from lt_nas_ext.space import (
     DARTS_V2,
+    FAIR_DARTS_A,
     AnyGenotype,
     BbnGenotype,
     BbnNetwork,
@@ -25,8 +26,11 @@ from lt_nas_ext.space import (
 )
 
 SMALL_CONV_CHANNELS = 32
-BASELINES = ("resnet32", "small-conv-net", "darts-v2", "random")
-"""Networks by name: two designed by hand, the DARTS_V2 cells, and a genotype drawn from the run's seed."""
+PUBLISHED = {"darts-v2": DARTS_V2, "fair-darts-a": FAIR_DARTS_A}
+"""Cells that others found, by name."""
+
+BASELINES = ("resnet32", "small-conv-net", *PUBLISHED, "random")
+"""Networks by name: two designed by hand, published cells, and a genotype drawn from the run's seed."""
 
 Architecture = dict[str, Any]
 
@@ -69,8 +73,8 @@ def describe(
         return {"name": "resnet32"}
     if what == "small-conv-net":
         return {"name": "small-conv-net", "channels": channels or SMALL_CONV_CHANNELS}
-    if what == "darts-v2":
-        return _described(DARTS_V2, "darts-v2", channels, layers, sizes)
+    if isinstance(what, str) and what in PUBLISHED:
+        return _described(PUBLISHED[what], what, channels, layers, sizes)
     if what == "random":
         size = (channels or sizes[0], layers or sizes[1], num_classes, in_channels)
         drawn = random_genotype(seed) if parameters is None else random_genotype_of_size(seed, parameters, *size)

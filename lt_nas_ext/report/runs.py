@@ -34,6 +34,7 @@ TITLES = {
     "resnet32": "ResNet-32",
     "small-conv-net": "SmallConvNet",
     "darts-v2": "DARTS_V2",
+    "fair-darts-a": "FairDARTS-a",
     "random": "random genotype",
 }
 """What methods, baselines and the rows of studies are called in reports."""

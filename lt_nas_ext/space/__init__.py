@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lt_nas_ext.space.auxiliary_skip import AuxiliarySkipCell
-from lt_nas_ext.space.baselines import DARTS_V2, ResNet32, SmallConvNet
+from lt_nas_ext.space.baselines import DARTS_V2, FAIR_DARTS_A, ResNet32, SmallConvNet
 from lt_nas_ext.space.bbn_genotype import AnyGenotype, BbnGenotype, genotype_from_json, load_genotype
 from lt_nas_ext.space.bbn_network import BbnNetwork
 from lt_nas_ext.space.bbn_supernet import BbnSupernet, SupernetHead
@@ -22,6 +22,7 @@ from lt_nas_ext.space.two_heads import Branches, TwoHeads
 
 __all__ = [
     "DARTS_V2",
+    "FAIR_DARTS_A",
     "RULES",
     "AnyGenotype",
     "AuxiliarySkipCell",
