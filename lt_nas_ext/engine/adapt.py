@@ -312,6 +312,7 @@ class _Adaptation:
         for inputs, labels in self._draws(epoch, watch.attempt):
             loss = self._step(inputs, labels)
             if loss is not None:
+                assert loss.logits is not None
                 self._guard.saw(STEP, loss.figures)
                 meter.add({"train_loss": loss.task})
                 meter.add_accuracy("train_accuracy", loss.logits, labels)
@@ -370,7 +371,7 @@ class _Adaptation:
     def _backward(self, network: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> Loss:
         logits = network(inputs)
         loss = Loss({self.settings.loss: self._criterion(logits, labels)}, logits)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         return loss
 
     def _drop_gradients(self) -> None:
