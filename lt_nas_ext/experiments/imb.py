@@ -168,7 +168,8 @@ _RESULTS = (
     "macro: the adapted supernet itself on the balanced test set, last weights. Sub-networks are ranked by macro "
     "accuracy on held-out training images; chosen is the one that ranks first, trained alone, and of the full search "
     "what it found. Hold-out images are new to the adapted supernets, not to the full search, which halves all of them "
-    "between weights and architecture. As is with a new head is frozen with a new head, to the bit."
+    "between weights and architecture. As is with a new head is frozen with a new head, to the bit. Seconds "
+    "compare only where nothing else used the machine."
 )
 _BALANCED = (
     "Each dot is a sub-network, trained alone once on balanced images and once on the target, both tested on the "
