@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "one table and one self-contained html page for any number of runs",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
+    "reproduce imb": "a supernet adapted from balanced to long-tailed images by every strategy: cost, rankings",
     "reproduce losses": "every remedy for a long tail on long-tailed digits, one small network, five seeds",
     "reproduce table1": "DARTS, FairDARTS and SSF-NAS on long-tailed CIFAR-10 beside controls, as a queue of runs",
     "reproduce verification": "DARTS over four label distributions, searched and trained: what a long tail costs",

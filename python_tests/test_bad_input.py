@@ -804,8 +804,8 @@ CASES: list[tuple[str, Mistake, str]] = [
     (
         "lt-nas, no such study",
         "reproduce xyz",
-        "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce losses' or 'reproduce table1' or "
-        "'reproduce verification' or 'reproduce hls'",
+        "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce imb' or 'reproduce losses' or "
+        "'reproduce table1' or 'reproduce verification' or 'reproduce hls'",
     ),
     # ---- lt-nas reproduce
     (
@@ -1118,6 +1118,10 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no scale", "reproduce hls --scale 0", "scale: got 0.0; wanted a number above 0"),
     ("no time", "reproduce table1 --minutes 0", "minutes: got 0.0; wanted a number above 0"),
     ("no distribution", "reproduce table1 --distributions exp", "wanted some of balance, exp-0.1, exp-0.01, step-0.01"),
+    ("no backbone", "adapt --run run --backbone thawed", "invalid choice 'thawed' for argument '--backbone'"),
+    ("none to adapt", "adapt", "--run"),
+    ("too much of imb", "reproduce imb --scale 2", "scale: got 2; wanted a share of the work, above 0 and at most 1"),
+    ("the source for a target", "reproduce imb --targets balance", "wanted some of exp-0.1, exp-0.01, step-0.01,"),
     ("a word too many", "doctor now", "Unrecognized options: now"),
 ]
 

@@ -19,6 +19,7 @@ from lt_nas_ext.commands.printing import log_to_terminal
 from lt_nas_ext.commands.reproducing import (
     ReproduceDigits,
     ReproduceHls,
+    ReproduceImb,
     ReproduceLosses,
     ReproduceTable1,
     ReproduceVerification,
@@ -36,6 +37,7 @@ from lt_nas_ext.commands.training import (
 
 TYPES: dict[str, type[Any]] = {
     "search": Search,
+    "adapt": Adapt,
     "retrain": Retrain,
     "baseline": Baseline,
     "evaluate": Evaluate,
@@ -43,8 +45,8 @@ TYPES: dict[str, type[Any]] = {
     "export": Export,
     "report": Report,
     "data describe": Describe,
-    "adapt": Adapt,
     "reproduce digits": ReproduceDigits,
+    "reproduce imb": ReproduceImb,
     "reproduce losses": ReproduceLosses,
     "reproduce table1": ReproduceTable1,
     "reproduce verification": ReproduceVerification,

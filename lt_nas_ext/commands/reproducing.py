@@ -10,12 +10,14 @@ from rich.console import Console
 
 from lt_nas_ext.commands.images import OptionalInt
 from lt_nas_ext.commands.printing import say
+from lt_nas_ext.experiments.imb_settings import ImbSettings
 from lt_nas_ext.experiments.settings import HLS, VERIFICATION, StudySettings
 from lt_nas_ext.report.tables import print_results
 
 if TYPE_CHECKING:
     from lt_nas_ext.experiments.sections import PaperStudy
     from lt_nas_ext.experiments.study import Study
+    from lt_nas_ext.report.study_page import Table
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,45 @@ class ReproduceHls:
         from lt_nas_ext.experiments.hls import run_hls
 
         show_paper_study(run_hls(self.out, self.settings))
+
+
+@dataclass(frozen=True)
+class ReproduceImb:
+    """Adapting a supernet (IMB-NAS) from a balanced source to long-tailed targets: every strategy and its cost.
+
+    DARTS searches on balanced images and, as a control, on each target. Each backbone (as is, frozen, finetuned, from
+    scratch) and head (kept, new) adapts the source's supernet to exponential and step targets at imbalance ratios of 10
+    and 100, and ranks 30 random sub-networks. Each of these is trained alone on the source and on every target: that
+    gives Kendall's tau of the rankings, and shows whether accuracy on balanced images tells that on imbalanced ones.
+    [ours] all of it: the paper's tables are not available.
+
+    It stops and continues as reproduce table1 does. For a first look on two CPU cores: --data digits --scale 0.2.
+    """
+
+    settings: ImbSettings = field(default_factory=ImbSettings)
+    """On which images, how much, where."""
+    out: Path = Path("runs/imb")
+    """Directory of the runs (exp-0.1/seed-0/frozen-reinit, ...), report.html, pictures, table.md and results.json."""
+
+    def run(self) -> None:
+        """Run what is missing, and show what came out."""
+        from lt_nas_ext.experiments.imb import run_imb
+
+        study = run_imb(self.out, self.settings)
+        say(study.heading)
+        for table in study.tables:
+            show_table(table)
+        print(study.report)
+
+
+def show_table(table: Table) -> None:
+    """Text in rows, in columns as wide as they need."""
+    say(f"\n{table.title}")
+    lines = [[title for title, _, _ in table.columns], *table.lines]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(table.columns))]
+    for line in lines:
+        cells = zip(line, widths, table.columns, strict=True)
+        say("  ".join(f"{cell:>{width}}" if number else f"{cell:<{width}}" for cell, width, (_, _, number) in cells))
 
 
 def show_paper_study(study: PaperStudy) -> None:

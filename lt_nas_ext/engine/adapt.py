@@ -315,7 +315,8 @@ class _Adaptation:
                 assert loss.logits is not None
                 self._guard.saw(STEP, loss.figures)
                 meter.add({"train_loss": loss.task})
-                meter.add_accuracy("train_accuracy", loss.logits, labels)
+                if loss.logits is not None:
+                    meter.add_accuracy("train_accuracy", loss.logits, labels)
             watch.step({} if loss is None else {"train": loss.task})
         self._guard.read()
         if settings.recalibrate and not self._rests and epoch + 1 == settings.epochs:

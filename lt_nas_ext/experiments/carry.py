@@ -1,9 +1,10 @@
 """The state of a study in a few small files, for machines that are lent for minutes and keep nothing.
 
 Of a run that is done goes what tables and pages read, of one at work its newest checkpoint too: no older one, no
-trained weights, no manifest. The checkpoints of searches that others are to begin from go along where there is room;
-without them those do more epochs, to the same numbers. Only where the rest is more than can be carried, the large
-tensors of the checkpoints are rounded to half of their bytes: the study then continues, not to the bit, and says so.
+trained weights, no manifest. Networks of searches whose supernets others adapt go along, and where there is room the
+checkpoints of searches that others are to begin from: without them those do more epochs, to the same numbers. Only
+where the rest is more than can be carried, the large tensors of the checkpoints are rounded to half of their bytes: the
+study then continues, not to the bit, and says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ STUDY = "study.json"
 HALVED = "halved.json"
 """Runs that were once continued from rounded checkpoints."""
 
-_KEPT = ("config.json", "history.jsonl", "genotype.json", "metrics.json")
+SOURCE = "source"
+"""Directory of a search whose supernet other runs start from: its networks go along when it is done, too."""
+
+_KEPT = ("config.json", "history.jsonl", "genotype.json", "metrics.json", "ranking.csv")
 _WHOLE, _HALF = "checkpoint.pt", "checkpoint.half.pt"
 _PART = re.compile(r"state-([0-9a-f]{16})\.([0-9]+)of([0-9]+)")
 _LARGE = 1024  # numbers; smaller tensors (α, moments of batch norm) stay as they are
@@ -119,7 +123,13 @@ def _archive(out: Path, halved: list[str] | None, needed: Collection[Path] = ())
             for kept in _KEPT:
                 if (run / kept).exists():
                     _add(tar, f"{name}/{kept}", (run / kept).read_bytes())
-            if ((run / "metrics.json").exists() and run not in needed) or not (run / _WHOLE).exists():
+            if not (run / _WHOLE).exists():
+                continue
+            finished = (run / "metrics.json").exists()
+            if finished and run.name == SOURCE:
+                _add(tar, f"{name}/{_WHOLE}", _saved(_networks(load_checkpoint(run / _WHOLE))))
+                continue
+            if finished and run not in needed:
                 continue
             if halved is None:
                 _add(tar, f"{name}/{_WHOLE}", (run / _WHOLE).read_bytes())
@@ -165,6 +175,11 @@ def _members(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
         file = tar.extractfile(member)
         assert file is not None
         yield member.name, file.read()
+
+
+def _networks(state: Any) -> Any:
+    """Of the checkpoint of a search what an adaptation reads."""
+    return {"trainer": {"networks": state["trainer"]["networks"]}, "history": state["history"]}
 
 
 def _saved(state: Any) -> bytes:

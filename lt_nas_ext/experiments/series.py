@@ -66,16 +66,16 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
         unpack(settings.carry, out)
     images = survey(settings.data, settings.root, settings.scale, settings.distributions)
     plan = _on(plan.scaled(settings.scale), settings.device)
-    _claim(out, name, settings, plan, images)
+    claim(out, _identity(name, settings, plan, images))
     asked = (plan, settings.distributions, settings.seeds)
     try:
         queue, done = jobs(out, images, *asked), finished(out, *asked)
-        until = _until(began, settings.minutes)
+        end = until(began, settings.minutes)
         if settings.cluster == "none":
-            run_queue(queue, out, settings.jobs or at_a_time(device, settings.device), name, board, until, done)
+            run_queue(queue, out, settings.jobs or at_a_time(device, settings.device), name, board, end, done)
         else:
             options = settings.job_options()
-            run_on_cluster(settings.cluster, queue, out, settings.jobs, options, name, board, until, done)
+            run_on_cluster(settings.cluster, queue, out, settings.jobs, options, name, board, end, done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry, needed=needed(out, *asked))
@@ -87,21 +87,24 @@ def _on(plan: Plan, device: str) -> Plan:
     return replace(plan, searches=searches, training=replace(plan.training, device=device))
 
 
-def _until(began: float, minutes: float | None) -> float | None:
+def until(began: float, minutes: float | None) -> float | None:
     """When the workers are asked to stop: early enough that the slowest ends, and the state is packed, in time."""
     if minutes is None:
         return None
     return began + max(60 * minutes - SECONDS_TO_STOP - SECONDS_TO_PACK, 30 * minutes)
 
 
-def _claim(out: Path, name: str, settings: StudySettings, plan: Plan, images: Images) -> None:
+def claim(out: Path, now: Mapping[str, Any]) -> None:
     """Write study.json, or check that what is there is the same study; seeds and distributions may be added.
+
+    Args:
+        out: directory of the study.
+        now: what must not change between two calls, flat, as JSON reads it back.
 
     Raises:
         UserError: it is another one, or `out` cannot be written.
     """
     path = out / STUDY
-    now = _identity(name, settings, plan, images)
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if before:
