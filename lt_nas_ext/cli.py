@@ -49,6 +49,9 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; `argv` is without the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # A process that ends would fill the others' terminal with stack traces in C++, ahead of what we say.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -114,10 +117,13 @@ def _run(name: str, words: list[str]) -> int:
         raise UserError("the command line needs the package tyro, which is not installed: pip install tyro") from None
     from lt_nas_ext import commands
     from lt_nas_ext.engine import Interrupted
+    from lt_nas_ext.engine.processes import asked
 
     try:
         commands.run(name, words)
     except Interrupted as stopped:
+        if asked().rank:  # the first process says it
+            return INTERRUPTED
         print(f"lt-nas: {stopped}", file=sys.stderr)
         if stopped.out is not None:
             again = [_program(), *name.split(), *words]
@@ -133,6 +139,8 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _program() -> str:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        return f"torchrun --nproc-per-node={os.environ.get('LOCAL_WORLD_SIZE', os.environ['WORLD_SIZE'])} -m lt_nas_ext"
     return "python -m lt_nas_ext" if os.path.basename(sys.argv[0]) == "__main__.py" else "lt-nas"
 
 

@@ -493,6 +493,7 @@ CASES: list[tuple[str, Mistake, str]] = [
     ),
     ("search, stratify as text", lambda: search(stratify="no"), "stratify: got 'no'; wanted True or False"),
     ("search, recompute as a number", lambda: search(recompute=1), "recompute: got 1; wanted True or False"),
+    ("search, global_batch as text", lambda: search(global_batch="on"), "global_batch: got 'on'; wanted True or False"),
     ("search, an unknown device", lambda: search(device="tpu"), f"device: got 'tpu'; {DEVICE}"),
     ("search, no device", lambda: search(device=None), f"device: got None; {DEVICE}"),
     (

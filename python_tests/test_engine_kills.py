@@ -16,7 +16,7 @@ import torch
 from lt_nas_ext.engine.checkpoint import load_checkpoint
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["killed_runs"])  # PyTorch is imported once
+CONTEXT.set_forkserver_preload(["lt_nas_ext.experiments.table1"])  # PyTorch is imported once
 
 FIRST, ALL = 3, 20
 """Moments in the normal tests, and in the slow ones."""

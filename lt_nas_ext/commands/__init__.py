@@ -34,6 +34,7 @@ from lt_nas_ext.commands.training import (
     retrain_defaults,
     search_defaults,
 )
+from lt_nas_ext.engine.processes import check_alone
 
 TYPES: dict[str, type[Any]] = {
     "search": Search,
@@ -62,6 +63,9 @@ DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
 }
 """Commands whose defaults depend on their flags."""
 
+SHARED = ("search", "retrain")
+"""Commands that several processes (torchrun) do together."""
+
 
 def run(name: str, words: Sequence[str]) -> None:
     """Parse the flags of a command and run it.
@@ -71,6 +75,8 @@ def run(name: str, words: Sequence[str]) -> None:
         SystemExit: after --help, or with code 2 after a flag that is none.
         Interrupted: Ctrl-C during a run.
     """
+    if name not in SHARED:
+        check_alone(name, "only search and retrain share their work")
     log_to_terminal()
     default = DEFAULTS[name](words) if name in DEFAULTS else None
     command = tyro.cli(

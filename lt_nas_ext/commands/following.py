@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from lt_nas_ext.engine import BarProgress, JsonProgress, LogProgress, Progress, Several, TensorBoard
+from lt_nas_ext.engine.processes import asked
 from lt_nas_ext.engine.progress import default_progress
 
 
@@ -28,6 +29,10 @@ class Following:
     @contextlib.contextmanager
     def of(self, out: Path) -> Iterator[Progress]:
         """What is to follow the run that writes to `out`; within, what is printed is kept from those who want none."""
+        if asked().rank:  # the first process talks
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield Several(())
+            return
         machine = JsonProgress() if self.progress == "json" else None
         followers: list[Progress] = [] if self.quiet else [machine or self._shown()]
         if self.tensorboard:

@@ -27,6 +27,7 @@ from lt_nas_ext.engine import (
     run_search,
 )
 from lt_nas_ext.engine.classifier import trained_run
+from lt_nas_ext.engine.processes import asked
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import Calibration, Metrics
 from lt_nas_ext.methods import SearchSettings
@@ -111,7 +112,8 @@ class Retrain:
         what, data, out = self._what()
         with self.following.of(out) as progress:
             run_retrain(what, data, self.settings, out, self.resume, progress)
-            print_table([self.source if self.source and self.out is None else out])
+            if not asked().rank:  # where other processes are, the files may not be
+                print_table([self.source if self.source and self.out is None else out])
 
     def _what(self) -> tuple[AnyGenotype | str, Dataset, Path]:
         given = [x for x in (self.source, self.genotype, self.network) if x is not None]

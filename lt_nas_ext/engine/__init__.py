@@ -11,6 +11,7 @@ from lt_nas_ext.engine.export import export
 from lt_nas_ext.engine.guard import NonFiniteError, NonFiniteWarning
 from lt_nas_ext.engine.health import CollapseWarning
 from lt_nas_ext.engine.predict import Prediction, UnreadableImages, predict
+from lt_nas_ext.engine.processes import ProcessEnded, ProcessesDiffer
 from lt_nas_ext.engine.progress import BarProgress, JsonProgress, LogProgress, Progress, Several
 from lt_nas_ext.engine.recalibrate import recalibrate
 from lt_nas_ext.engine.retrain import RetrainResult, run_retrain
@@ -34,6 +35,8 @@ __all__ = [
     "NonFiniteError",
     "NonFiniteWarning",
     "Prediction",
+    "ProcessEnded",
+    "ProcessesDiffer",
     "Progress",
     "Ranked",
     "RetrainResult",

@@ -22,6 +22,7 @@ from lt_nas_ext.engine.guard import Guard
 from lt_nas_ext.engine.loop import Row, Watch, train
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import GroupedOptimiser, cosine, device_options
+from lt_nas_ext.engine.processes import check_alone
 from lt_nas_ext.engine.progress import Progress, following
 from lt_nas_ext.engine.recalibrate import recalibrate
 from lt_nas_ext.engine.resident import resident
@@ -113,6 +114,7 @@ def run_adapt(
         UserError: a source, settings or data that do not go together, or an `out` that holds another run.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch or sub-network was saved.
     """
+    check_alone("adapt", "only search and retrain share their work")
     check_out(out, resume)
     progress = following(progress)
     device = choose_device(settings.device)

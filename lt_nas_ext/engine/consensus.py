@@ -14,6 +14,7 @@ import torch
 
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine.health import edges_in_common, skip_share
+from lt_nas_ext.engine.processes import check_alone
 from lt_nas_ext.engine.progress import Progress
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.search import SearchResult, run_search
@@ -49,6 +50,7 @@ def run_consensus(
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 2:
         raise UserError(f"seeds: got {seeds!r}; wanted a whole number, at least 2 for a consensus")
+    check_alone("seeds", "each search is a run of its own; start them one by one with --seed")
     check_out(out, resume)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
     kind = method_class(settings.method)

@@ -46,6 +46,11 @@ class MovingAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         get_ema_multi_avg_fn(decay)(list(self._average.values()), list(self._live.values()), self._steps)
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The average, of weights and running statistics, in one order."""
+        return list(self._average.values())
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Within this context the network has the average for its weights."""

@@ -7,12 +7,14 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from lt_nas_ext.engine.device import deterministic, device_name, peak_memory_mb
 from lt_nas_ext.engine.guard import NonFinite, NonFiniteError, NonFiniteWarning
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.engine.progress import Progress
 from lt_nas_ext.engine.run_dir import RunDirectory
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
@@ -23,6 +25,9 @@ Row = dict[str, Any]
 
 ATTEMPTS: dict[OnNonFinite, int] = {"rollback": 2, "skip": 1, "stop": 1}
 """At an epoch, where numbers in it are not finite."""
+
+_STATES = {"alphas": "optimiser of the architecture parameters", "weights": "optimiser of the weights"}
+"""What parts of a state are called for people; the others as they are."""
 
 
 class StopNow(Exception):
@@ -36,13 +41,13 @@ class Watch:
         attempt: at this epoch, from 0; each draws differently.
     """
 
-    def __init__(self, progress: Progress, stop: StopSignal, attempt: int = 0) -> None:
-        self._progress, self._stop, self.attempt = progress, stop, attempt
+    def __init__(self, progress: Progress, stop: StopSignal, attempt: int = 0, group: Group = ALONE) -> None:
+        self._progress, self._stop, self.attempt, self._group = progress, stop, attempt, group
 
     def step(self, figures: dict[str, torch.Tensor]) -> None:
         """Call after every step with its detached losses."""
         self._progress.step(figures)
-        if self._stop.requested:
+        if self._group.any(self._stop.requested):  # all of them after the same step
             raise StopNow
 
 
@@ -85,15 +90,30 @@ def train(
     directory: RunDirectory | None,
     progress: Progress,
     description: str,
+    group: Group = ALONE,
 ) -> list[Row]:
     """Run the epochs that are not done yet, save after each, and return the history of all.
+
+    Args:
+        trainer: what is trained.
+        epochs: of the whole run.
+        steps_an_epoch: for the progress.
+        settings: of its conduct.
+        device: where it computes.
+        directory: where it is saved; None: nowhere, or the first process of the group does it.
+        progress: what follows it.
+        description: what it is called there.
+        group: the processes; the lines of history are those of the first.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; every whole epoch is saved.
         NonFiniteError: numbers were not finite as often as an epoch is tried; every whole epoch is saved, and the
             trainer is as it was after the last of them.
+        ProcessesDiffer: the processes do not hold the same state after an epoch; those before are saved.
     """
-    history, where = _restore(trainer, device, directory), device_name(device)
+    history, where = _restore(trainer, device, directory, group), device_name(device)
+    found = group.share(None if directory is None else str(directory.path))
+    out = None if found is None else Path(found)
     progress.start(epochs * steps_an_epoch, description, len(history) * steps_an_epoch)
     try:
         with StopSignal() as stop, isolated_rng(device), deterministic(settings.deterministic):
@@ -104,24 +124,26 @@ def train(
                 while len(troubles) < ATTEMPTS[settings.on_non_finite]:
                     attempt = len(troubles)
                     # Drop-path and the like draw from the global generator: a function of (seed, epoch), as all else.
-                    seed_global(device, settings.seed, "epoch", epoch, *(("attempt", attempt) if attempt else ()))
+                    again = ("attempt", attempt) if attempt else ()
+                    seed_global(device, settings.seed, "epoch", epoch, *again, *group.mark)
                     try:
-                        row = trainer.run_epoch(epoch, Watch(progress, stop, attempt))
+                        row = trainer.run_epoch(epoch, Watch(progress, stop, attempt, group))
                         break
                     except StopNow:
-                        raise Interrupted(directory.path if directory else None, epoch, epochs) from None
+                        raise Interrupted(out, epoch, epochs) from None
                     except NonFinite as found:
                         troubles.append(found.what)
                         trainer.load_state_dict(copy.deepcopy(before))
                         progress.start(epochs * steps_an_epoch, description, epoch * steps_an_epoch)
                 else:
-                    raise _gave_up(epoch, troubles, directory)
+                    raise _gave_up(epoch, troubles, out)
                 _warn_of_trouble(epoch, troubles, row)
                 if troubles:
                     row["rolled_back"] = troubles
                 seconds = round(time.perf_counter() - began, 4)
                 spent = {"peak_memory_mb": peak_memory_mb(device), "device": where}
-                history.append({"epoch": epoch, "seconds": seconds, **row, **spent})
+                _check_alike(trainer, group, epoch)
+                history.append(group.share({"epoch": epoch, "seconds": seconds, **row, **spent}))
                 if directory is not None:
                     directory.append_history(history[-1])
                     # The history travels inside too: after a kill between the two writes it decides what is true.
@@ -132,6 +154,11 @@ def train(
     return history
 
 
+def _check_alike(trainer: Trainer, group: Group, epoch: int) -> None:
+    if group.size > 1:
+        group.check_alike({_STATES.get(name, name): part for name, part in trainer.state_dict().items()}, epoch)
+
+
 def _warn_of_trouble(epoch: int, troubles: Sequence[str], row: Row) -> None:
     said = [f"{trouble}; the epoch began again with other draws" for trouble in troubles]
     if "skipped" in row:
@@ -140,10 +167,10 @@ def _warn_of_trouble(epoch: int, troubles: Sequence[str], row: Row) -> None:
         warnings.warn(NonFiniteWarning(f"epoch {epoch + 1}: {one}"), stacklevel=3)
 
 
-def _gave_up(epoch: int, troubles: Sequence[str], directory: RunDirectory | None) -> NonFiniteError:
+def _gave_up(epoch: int, troubles: Sequence[str], out: Path | None) -> NonFiniteError:
     kept = "Nothing was saved, for the run has no out directory"
-    if directory is not None:
-        kept = f"{epoch} whole epoch(s) are saved in {directory.path}: resume continues from there"
+    if out is not None:
+        kept = f"{epoch} whole epoch(s) are saved in {out}: resume continues from there"
     return NonFiniteError(
         f"on_non_finite: stopped in epoch {epoch + 1}: {'; begun again with other draws, '.join(troubles)}. {kept}. A "
         "smaller learning rate, a smaller grad_clip or precision float32 may help; on_non_finite='skip' leaves such "
@@ -151,14 +178,14 @@ def _gave_up(epoch: int, troubles: Sequence[str], directory: RunDirectory | None
     )
 
 
-def _restore(trainer: Trainer, device: torch.device, directory: RunDirectory | None) -> list[Row]:
-    saved = directory.load(device) if directory is not None else None
+def _restore(trainer: Trainer, device: torch.device, directory: RunDirectory | None, group: Group) -> list[Row]:
+    saved = group.share(directory.load(device) if directory is not None else None, device)
     if saved is None:
         if directory is not None:
             directory.write_history([])
         return []
     trainer.load_state_dict(saved["trainer"])
     history: list[Row] = json.loads(saved["history"])
-    assert directory is not None
-    directory.write_history(history)
+    if directory is not None:
+        directory.write_history(history)
     return history

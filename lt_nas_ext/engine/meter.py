@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import torch
 
+from lt_nas_ext.engine.processes import ALONE, Group
+
 
 class Meter:
     """Weighted means by name.
@@ -32,8 +34,9 @@ class Meter:
         """Count the share of (N, C) logits whose largest is the label (N,)."""
         self.add({name: (logits.argmax(1) == labels).float().mean()}, len(labels))
 
-    def read(self) -> dict[str, float]:
-        """The means, as numbers; this waits for the device."""
+    def read(self, group: Group = ALONE) -> dict[str, float]:
+        """The means, as numbers, over the processes of a group; this waits for the device."""
+        group.average(list(self._sums.values()), exact=True)
         return {name: float(total) / self._weights[name] for name, total in self._sums.items()}
 
 

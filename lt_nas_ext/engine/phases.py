@@ -20,6 +20,7 @@ from lt_nas_ext.engine.guard import Guard
 from lt_nas_ext.engine.loop import Row, Watch
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import cosine, device_options, load_optimiser, set_rate
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.engine.resident import resident
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.seeds import generator
@@ -45,8 +46,15 @@ STEP = "step"
 class Retraining:
     """The state of a retraining and one epoch of it (an `engine.loop.Trainer`): Barlow Twins first, then labels."""
 
-    def __init__(self, model: Classifier, data: Dataset, settings: RetrainSettings, device: torch.device) -> None:
-        self.model, self.network, self.settings = model, model.network, settings
+    def __init__(
+        self,
+        model: Classifier,
+        data: Dataset,
+        settings: RetrainSettings,
+        device: torch.device,
+        group: Group = ALONE,
+    ) -> None:
+        self.model, self.network, self.settings, self._group = model, model.network, settings, group
         self.test, self._device = resident(data.test, device), device
         images, draws = resident(data.train, device), (settings.batch_size, settings.seed)
         if len(images) < 2:
@@ -57,7 +65,7 @@ class Retraining:
             Stream("paired", ("instance", "class_uniform")) if self.ratios else Stream("labelled", (settings.sampler,))
         )
         options = (settings.cutout, settings.tail_augment)
-        self._supervised = Feed(stream, images, device, data, *draws, "retrain", *names, *options)
+        self._supervised = Feed(stream, images, device, data, *draws, "retrain", *names, *options, group)
         self.steps = len(self._supervised)
         self._criterion = _criterion(data, settings).to(device)
         self._counts, self._drw = data.counts, DeferredReweighting(data.counts, settings.epochs)
@@ -65,14 +73,16 @@ class Retraining:
         self._auxiliary = settings.auxiliary if has_auxiliary else 0.0
         self._twins: lt_nn.BarlowTwinsLoss | None = None
         if settings.pretrain_epochs:
-            self._views = Feed(Stream("two_views"), images, device, data, *draws, "pretrain", *names)
+            self._views = Feed(Stream("two_views"), images, device, data, *draws, "pretrain", *names, group=group)
             self._twins = _barlow_twins(self.network, settings).to(device)
+            if settings.global_batch:
+                group.over_global_batch(self._twins)
         self._guard = Guard(settings.on_non_finite, device, list(self.network.buffers()))
         self._phase = ""
         self._average: MovingAverage | None = None
         # What a recorded step would not notice: numbers of an epoch that are no tensors.
         self._changes = bool(settings.drop_path or self.ratios or settings.drw)
-        recorder = None if self._guard.skips else recorder_for(device, settings.capture)
+        recorder = None if self._guard.skips or group.size > 1 else recorder_for(device, settings.capture)
         self._captured = Captured(self._step, recorder, "the step", self._drop_gradients)
 
     def run_epoch(self, epoch: int, watch: Watch) -> Row:
@@ -98,7 +108,9 @@ class Retraining:
                 meter.add({"train_loss": loss.task})
             watch.step({} if loss is None else loss.terms)
         self._guard.read()
-        return {"phase": "pretrain", "lr": lr, "train_loss": finite(meter.read()["train_loss"]), **_NOT_TESTED}
+        self._average_statistics()
+        found = meter.read(self._group)["train_loss"]
+        return {"phase": "pretrain", "lr": lr, "train_loss": finite(found), **_NOT_TESTED}
 
     def _train(self, at: Epoch, watch: Watch) -> Row:
         settings = self.settings
@@ -124,7 +136,8 @@ class Retraining:
                     meter.add_accuracy("train_accuracy", loss.logits, draw.labels)
             watch.step({} if loss is None else {"train": loss.task})
         self._guard.read()
-        figures = meter.read()
+        self._average_statistics()
+        figures = meter.read(self._group)
         row: Row = {"phase": "train", "lr": lr, "train_loss": finite(figures["train_loss"]), **_NOT_TESTED}
         row["train_accuracy"] = figures.get("train_accuracy")
         if self.ratios:
@@ -167,6 +180,7 @@ class Retraining:
             assert targets is not None
             loss = self._labelled_loss(given, targets)
         loss.total.backward()
+        loss = self._group.averaged(loss, self._parameters())
         norm = nn.utils.clip_grad_norm_(self._parameters(), self.settings.grad_clip)
         loss = replace(loss, gradient_norm=norm)
         if not self._guard.lets(STEP, loss.figures):
@@ -212,6 +226,12 @@ class Retraining:
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return autocast(self._device, self.settings.precision)
+
+    def _average_statistics(self) -> None:
+        """Running statistics over all processes, where they are averaged over the steps too."""
+        twins = [] if self._twins is None else self._twins.buffers()
+        average = [] if self._average is None else self._average.tensors
+        self._group.average_buffers([*self.network.buffers(), *twins, *average])
 
     def _enter(self, phase: str) -> None:
         """Begin a phase with an optimiser of its own: momentum of one loss is no use to the other.

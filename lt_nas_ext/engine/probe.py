@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lt_nas_ext.engine.processes import ALONE, Group
+
 
 class LinearProbe:
     """A linear classifier on features that are detached: labels reach it and nothing else.
@@ -21,15 +23,18 @@ class LinearProbe:
         num_classes: C.
         lr: learning rate of its Adam.
         device: where the features are.
+        group: the processes, each with features of its own and all with the same classifier.
     """
 
-    def __init__(self, features: int, num_classes: int, lr: float, device: torch.device) -> None:
+    def __init__(self, features: int, num_classes: int, lr: float, device: torch.device, group: Group = ALONE) -> None:
+        self._group = group
         self._head = nn.Linear(features, num_classes).to(device)
         self._optimiser = torch.optim.Adam(self._head.parameters(), lr=lr)
 
     def learn(self, features: torch.Tensor, labels: torch.Tensor) -> None:
         """One step on (N, F) features and (N,) labels, N at least 2."""
         F.cross_entropy(self._head(_standardised(features.detach())), labels).backward()
+        self._group.average_gradients(list(self._head.parameters()))
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
 

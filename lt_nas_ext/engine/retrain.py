@@ -12,11 +12,12 @@ from torch import nn
 from lt_nas_ext.data import Dataset, ImageSet, split
 from lt_nas_ext.engine.architecture import build_network, describe, genotype_of
 from lt_nas_ext.engine.classifier import Classifier
-from lt_nas_ext.engine.device import choose_device, place
+from lt_nas_ext.engine.device import place
 from lt_nas_ext.engine.evaluate import evaluate, predict_logits
 from lt_nas_ext.engine.loop import Row, train
 from lt_nas_ext.engine.phases import Retraining
-from lt_nas_ext.engine.progress import Progress, following
+from lt_nas_ext.engine.processes import Group, join
+from lt_nas_ext.engine.progress import Progress, Several, following
 from lt_nas_ext.engine.retrain_settings import SIZES, RetrainSettings
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
@@ -52,6 +53,8 @@ def run_retrain(
 ) -> RetrainResult:
     """Train a network on the training images, less `val_fraction`, and evaluate its last weights on the test images.
 
+    Where torchrun started several processes, in all of them together (`engine.processes`).
+
     Args:
         what: a genotype (of a `BbnGenotype` the network with both heads learns from paired streams); a module from
             normalised images to logits (trained in place; for a pre-training it needs `features` and `feature_dim`);
@@ -66,12 +69,28 @@ def run_retrain(
         UserError: settings or data that cannot work, or an `out` that holds another run.
         NonFiniteError: losses or gradients were not finite, and `settings.on_non_finite` has no other way.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
+        ProcessEnded: another process of the run did.
+        ProcessesDiffer: the processes do not hold the same numbers any more.
     """
+    group = join()
+    with group.run():
+        return _retrained(what, data, settings, out, resume, progress, group)
+
+
+def _retrained(
+    what: AnyGenotype | nn.Module | str,
+    data: Dataset,
+    settings: RetrainSettings,
+    out: str | Path | None,
+    resume: bool,
+    progress: Progress | None,
+    group: Group,
+) -> RetrainResult:
     check_out(out, resume)
     whole = data
     data, validation = _without_validation(whole, settings)
-    progress = following(progress)
-    device = choose_device(settings.device)
+    progress = following(progress) if group.first else Several(())
+    device = group.device(settings.device)
     what = _derived(what, settings)
     architecture = describe(
         what,
@@ -95,13 +114,14 @@ def run_retrain(
         model = place(Classifier.of(network, data, architecture), device)
         if isinstance(what, nn.Module):
             _check_fits(model, data, settings)
-        retraining = Retraining(model, data, settings, device)
-    more: dict[str, Any] = {"architecture": architecture}
+            group.spread([*network.parameters(), *network.buffers()])  # each process may have drawn its own
+        retraining = Retraining(model, data, settings, device, group)
+    more: dict[str, Any] = {"architecture": architecture, **group.identity}
     # Two functions of one name may differ: what counts is what they return.
     if callable(settings.mixing):
         more["mixing_ratios"] = list(retraining.ratios)
     directory = None
-    if out is not None:
+    if out is not None and group.first:
         directory = RunDirectory(out, run_config("retrain", settings, whole, **more), resume)
         parts = {"train": data.train, "test": data.test}
         if validation is not None:
@@ -116,6 +136,7 @@ def run_retrain(
         directory,
         progress,
         f"{architecture['name']} retraining",
+        group,
     )
     retraining.finish()
     if isinstance(network, Network) and network is not what:
@@ -129,7 +150,7 @@ def run_retrain(
         if genotype is not None:
             directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", model.metrics)
-    return RetrainResult(model.eval(), model.metrics, history, directory.path if directory else None)
+    return RetrainResult(model.eval(), model.metrics, history, None if out is None else Path(out))
 
 
 def _derived(what: AnyGenotype | nn.Module | str, settings: RetrainSettings) -> AnyGenotype | nn.Module | str:

@@ -43,7 +43,7 @@ class RetrainSettings:
     epochs: int = 150
     """Supervised epochs, over all training images."""
     batch_size: int = 96
-    """Images in a step."""
+    """Images in a step. Several processes share them."""
     size: Size = "small"
     """Network of a genotype: small (8 cells, C = 16) or paper (20 cells, C = 36)."""
     channels: int | None = None
@@ -120,7 +120,8 @@ class RetrainSettings:
     test_mixing: float = 0.5
     """The mixing ratio at which the trained heads answer: 0 is the class head alone, 1/2 BBN's own."""
     capture: bool = True
-    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
+    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step. Not in several
+    processes."""
     deterministic: bool = False
     """On CUDA take only algorithms that give the same bits every time, at some speed; on a CPU all do."""
     on_non_finite: OnNonFinite = "rollback"
@@ -130,6 +131,9 @@ class RetrainSettings:
     """Evaluate on the test set every so many epochs, for the curves only; the last epoch always."""
     seed: int = 0
     """Random seed of initial weights, order of the images and augmentation."""
+    global_batch: bool = True
+    """In several processes (torchrun) pre-train by Barlow Twins over the whole batch, as one process would; off, each
+    takes it over its share. Batch norms take their share's statistics either way, averaged after every epoch."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, ..."""
 
@@ -148,7 +152,7 @@ class RetrainSettings:
         check_number(
             self, "momentum", "drop_path", "label_smoothing", "ema_decay", "val_fraction", least=0.0, below=1.0
         )
-        check_switch(self, "capture", "deterministic", "cutout", "drw", "remix", "tail_augment")
+        check_switch(self, "capture", "deterministic", "cutout", "drw", "remix", "tail_augment", "global_batch")
         check_choice(self, "size", get_args(Size))
         check_choice(self, "loss", get_args(LossName))
         check_choice(self, "sampler", get_args(SamplerName))

@@ -25,10 +25,10 @@ FILES = ("config.json", "history.jsonl", "checkpoint.pt", "genotype.json", "metr
 
 FREE_ON_RESUME = (
     "device", "recompute", "capture", "deterministic", "on_non_finite", "rule", "threshold", "preset", "root", "title",
-    "test_every", "run",
+    "test_every", "run", "processes",
 )  # fmt: skip
-"""Settings that may differ on resume: where images lie and what they are called, where and how numbers are computed,
-what is read from them."""
+"""Settings that may differ on resume: where images lie and what they are called, where and how numbers are computed
+and by how many processes, what is read from them."""
 
 
 class RunDirectory:

@@ -13,14 +13,15 @@ import torch
 
 from lt_nas_ext.data import Dataset, ImageSet, split
 from lt_nas_ext.engine.capture import recorder_for
-from lt_nas_ext.engine.device import choose_device, place
+from lt_nas_ext.engine.device import place
 from lt_nas_ext.engine.evaluate import batched
 from lt_nas_ext.engine.health import collapse_warnings, health_figures
 from lt_nas_ext.engine.loop import Row, Watch, train
 from lt_nas_ext.engine.meter import Meter, finite
 from lt_nas_ext.engine.optimisers import alpha_travel
 from lt_nas_ext.engine.probe import LinearProbe
-from lt_nas_ext.engine.progress import Progress, following
+from lt_nas_ext.engine.processes import Group, join
+from lt_nas_ext.engine.progress import Progress, Several, following
 from lt_nas_ext.engine.resident import resident
 from lt_nas_ext.engine.run_dir import RunDirectory, check_out, run_config
 from lt_nas_ext.engine.seeds import isolated_rng, seed_global
@@ -63,7 +64,7 @@ def run_search(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> SearchResult:
-    """Search a genotype.
+    """Search a genotype; where torchrun started several processes, in all of them together (`engine.processes`).
 
     Args:
         data: its training images are split in two halves (with `one_level` they train both); its test images are never
@@ -77,10 +78,25 @@ def run_search(
         UserError: settings or data that cannot work, or an `out` that holds another run.
         NonFiniteError: losses or gradients were not finite, and `settings.on_non_finite` has no other way.
         Interrupted: Ctrl-C or SIGTERM, after everything up to the last whole epoch was saved.
+        ProcessEnded: another process of the run did.
+        ProcessesDiffer: the processes do not hold the same numbers any more.
     """
+    group = join()
+    with group.run():
+        return _searched(data, settings, out, resume, progress, group)
+
+
+def _searched(
+    data: Dataset,
+    settings: SearchSettings,
+    out: str | Path | None,
+    resume: bool,
+    progress: Progress | None,
+    group: Group,
+) -> SearchResult:
     check_out(out, resume)
-    progress = following(progress)
-    device = choose_device(settings.device)
+    progress = following(progress) if group.first else Several(())
+    device = group.device(settings.device)
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
     kind = method_class(settings.method)
     settings = kind.fitted(settings, problem)
@@ -93,12 +109,13 @@ def run_search(
             raise UserError(f"split: {settings.split:g} leaves {len(half)} image(s) for {share}; wanted at least 2")
         if not method.label_free:
             _check_classes(share, half, data)
-    search = _Search(method, data, halves, settings, device)
+    search = _Search(method, data, halves, settings, device, group)
     before = method.warnings(search.alpha_travel(method.epochs), method.epochs * search.steps)
     _warn(before)
     directory = None
-    if out is not None:
-        directory = RunDirectory(out, run_config("search", settings, data, **method.identity()), resume)
+    if out is not None and group.first:
+        config = run_config("search", settings, data, **method.identity(), **group.identity)
+        directory = RunDirectory(out, config, resume)
         shares = {"train": data.train} if settings.one_level else {"weights": halves[0], "alpha": halves[1]}
         data.write_manifest(directory.path / "manifest.csv", {**shares, "test": data.test})
     history = train(
@@ -110,6 +127,7 @@ def run_search(
         directory,
         progress,
         f"{settings.method} search",
+        group,
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -118,7 +136,7 @@ def run_search(
     second = method.second_stage(search.networks, history)
     ranking: dict[str, Any] = {}
     if second is not None:
-        genotype, ranking = _second_stage(second, data, halves, device, directory, progress)
+        genotype, ranking = _second_stage(second, data, halves, device, directory, progress, group)
     travel, nones = search.alpha_travel(len(history)), method.edges_to_none(search.networks)
     health = health_figures(method.deciding_gates(search.networks), genotype.to_json(), history)
     after += collapse_warnings(health["skip_share"], nones) if health["gates"] else []
@@ -136,7 +154,7 @@ def run_search(
     if directory is not None:
         directory.write_text("genotype.json", genotype.to_json())
         directory.write_json("metrics.json", metrics)
-    return SearchResult(genotype, settings, history, metrics, figures, directory.path if directory else None)
+    return SearchResult(genotype, settings, history, metrics, figures, None if out is None else Path(out))
 
 
 def _check_classes(share: str, half: ImageSet, data: Dataset) -> None:
@@ -156,10 +174,11 @@ def _second_stage(
     device: torch.device,
     above: RunDirectory | None,
     progress: Progress,
+    group: Group,
 ) -> tuple[Derived, dict[str, Any]]:
     """What a method of a second stage derives, and its figures; its run is in `ranking/` below the search's."""
     settings = method.settings
-    search = _Search(method, data, halves, settings, device)
+    search = _Search(method, data, halves, settings, device, group)
     directory = None
     if above is not None:
         config = run_config("ranking", settings, data, stage=method.report(search.networks))
@@ -173,6 +192,7 @@ def _second_stage(
         directory,
         progress,
         method.name,
+        group,
     )
     seconds = round(sum(row["seconds"] for row in history), 2)
     return method.derive(search.networks), {"ranking": {**method.report(search.networks), "seconds": seconds}}
@@ -188,28 +208,31 @@ class _Search:
         halves: tuple[ImageSet, ImageSet],
         settings: SearchSettings,
         device: torch.device,
+        group: Group,
     ) -> None:
-        self.method, self.settings, self._data = method, settings, data
+        self.method, self.settings, self._data, self._group = method, settings, data, group
         with isolated_rng(device):
             seed_global(device, settings.seed, "networks")
             self.networks = place(method.build(), device)
-            self._steps = Steps(method, self.networks, recorder_for(device, settings.capture))
+            if settings.global_batch:
+                group.over_global_batch(self.networks)
+            self._steps = Steps(method, self.networks, recorder_for(device, settings.capture), group)
             seed_global(device, settings.seed, "probe")
             self.probe = self._probe(device) if method.label_free else None
         self._device, self._validation = device, resident(halves[1], device)
         self._test = resident(data.test, device) if settings.test_every else None
         draws = (settings.batch_size, settings.seed)
         names = (settings.views, settings.augment)
-        weights = resident(halves[0], device)
-        self._weight_feed = Feed(method.weight_stream, weights, device, data, *draws, "weights", *names)
-        self._alpha_feed = Feed(method.alpha_stream, self._validation, device, data, *draws, "alpha", *names)
+        first, second = resident(halves[0], device), self._validation
+        self._weight_feed = Feed(method.weight_stream, first, device, data, *draws, "weights", *names, group=group)
+        self._alpha_feed = Feed(method.alpha_stream, second, device, data, *draws, "alpha", *names, group=group)
         self.steps = len(self._weight_feed)
 
     def _probe(self, device: torch.device) -> LinearProbe:
         images = torch.zeros(1, *self._data.image_shape, device=device)
         with torch.no_grad():
             width = self.method.features(self.networks.eval(), images).shape[1]
-        return LinearProbe(width, self._data.num_classes, self.settings.probe_lr, device)
+        return LinearProbe(width, self._data.num_classes, self.settings.probe_lr, device, self._group)
 
     def alpha_travel(self, epochs: int) -> float:
         """The most that Adam can move an α in so many epochs; there is one step of α before each step of w."""
@@ -250,7 +273,9 @@ class _Search:
                     self.probe.learn(loss.features, weight_draw.labels)
             watch.step(shown)
         self._steps.guard.read()
-        row = self._row(at, meter.read(), {name: float(norm) for name, norm in norms.items()})
+        self._group.average_buffers(self.networks.buffers())
+        self._group.check_alike({"architecture parameters": self.method.alphas(self.networks)}, epoch)
+        row = self._row(at, meter.read(self._group), {name: float(norm) for name, norm in norms.items()})
         return {**row, **self._tested(epoch, row)}
 
     def _row(self, at: Epoch, means: dict[str, float], norms: dict[str, float]) -> Row:
@@ -352,7 +377,7 @@ def _named(side: str, loss: Loss) -> dict[str, torch.Tensor]:
 
 def _warn(said: Sequence[Warning | str]) -> None:
     for warning in said:
-        warnings.warn(warning, stacklevel=3)  # at the caller of run_search
+        warnings.warn(warning, stacklevel=4)  # at the caller of run_search
 
 
 def _metrics(search: _Search, history: list[Row], figures: dict[str, Any]) -> dict[str, Any]:

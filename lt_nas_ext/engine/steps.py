@@ -15,6 +15,7 @@ from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.guard import Guard
 from lt_nas_ext.engine.method_losses import MethodLosses
 from lt_nas_ext.engine.optimisers import AlphaOptimiser, GroupedOptimiser, weight_optimiser
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.engine.unrolled import Measure, Unrolled
 from lt_nas_ext.methods import Batch, Epoch, Loss, Method
 
@@ -27,14 +28,18 @@ class Steps:
     Args:
         method: what is trained, and its settings.
         networks: what `method.build` returned, on its device.
-        recorder: records both steps, where the device has one.
+        recorder: records both steps, where the device has one. Of several processes none records: what one of them
+            records alone, the others would wait for.
+        group: the processes, whose gradients are averaged.
 
     Attributes:
         guard: looks at the figures of both steps.
     """
 
-    def __init__(self, method: Method, networks: nn.Module, recorder: Recorder | None = None) -> None:
-        self.method, self.networks = method, networks
+    def __init__(
+        self, method: Method, networks: nn.Module, recorder: Recorder | None = None, group: Group = ALONE
+    ) -> None:
+        self.method, self.networks, self._group = method, networks, group
         self.weights = weight_optimiser(method.weight_groups(networks), method.settings, method.schedule)
         self.alphas = AlphaOptimiser(method.alpha_groups(networks), method.settings)
         # Once: a walk over the modules of a supernet takes milliseconds.
@@ -43,12 +48,16 @@ class Steps:
         self._losses = MethodLosses(method, networks)
         device = next(networks.parameters()).device
         self.guard = Guard(method.settings.on_non_finite, device, list(networks.buffers()))
-        if self.guard.skips:  # it looks between gradient and update
+        self._unrecorded: list[str] = []
+        if recorder is not None and group.size > 1:
+            self._unrecorded.append(f"gradients are averaged over {group.size} processes")
+        if self.guard.skips or group.size > 1:  # the guard looks between gradient and update
             recorder = None
         order = method.settings.order
         self._unrolled: Unrolled | None = None
         if order != "first":
-            self._unrolled = Unrolled(self._losses, networks, self.weights, self._parameters, exact=order == "exact")
+            exact = order == "exact"
+            self._unrolled = Unrolled(self._losses, networks, self.weights, self._parameters, exact, group)
         self._captured_arch = Captured(self._arch, recorder, "the α step", self._drop_gradients)
         self._captured_weight = Captured(self._weight, recorder, "the w step", self._drop_gradients)
 
@@ -67,7 +76,8 @@ class Steps:
     @property
     def fallbacks(self) -> list[str]:
         """Why a step runs as written although there is a recorder."""
-        return [one.reason for one in (self._captured_arch, self._captured_weight) if one.reason is not None]
+        captured = (self._captured_arch, self._captured_weight)
+        return [*self._unrecorded, *(one.reason for one in captured if one.reason is not None)]
 
     def arch(self, batch: Batch, weight_batch: Batch, measure: Measure | None = None) -> Loss | None:
         """One step of α on a batch of the second half; None: it was left out.
@@ -111,6 +121,7 @@ class Steps:
                 if measure is not None:
                     measure(gradient_norms(loss, active))
                 loss.total.backward()
+        loss = self._group.averaged(loss, active)
         norm = nn.utils.get_total_norm([alpha.grad for alpha in active if alpha.grad is not None])
         return self._updated(ALPHA, self.alphas, replace(loss, gradient_norm=norm))
 
@@ -120,6 +131,7 @@ class Steps:
         with gradients_for(active, self._parameters):
             loss = self._losses.weight(batch, self._at)
             loss.total.backward()
+            loss = self._group.averaged(loss, active)
             norm = nn.utils.clip_grad_norm_(active, self.method.settings.grad_clip)
             return self._updated(WEIGHTS, self.weights, replace(loss, gradient_norm=norm))
 

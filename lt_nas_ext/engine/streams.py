@@ -9,10 +9,12 @@ from typing import NamedTuple
 import torch
 
 from lt_nas_ext.data import Batches, Dataset, ImageSet, augment, normalize, two_views
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.engine.resident import epoch_on
 from lt_nas_ext.engine.seeds import derived_seed, generator
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import TailAugment
+from lt_nas_ext.longtail.samplers import epoch_length
 from lt_nas_ext.methods import Batch, Labelled, LabelledViews, Paired, Stream, TwoViews
 
 
@@ -31,16 +33,18 @@ class Feed:
         images: the half of the training images to draw from, on the device or on the host.
         device: where batches are wanted.
         data: the data set: normalisation, and the augmentation of the name "default".
-        batch_size: images a step.
+        batch_size: images a step, over all processes.
         seed: of the run.
         role: "weights" or "alpha": different roles draw differently.
         views, augmentation: names, or "default" for the data set's own.
         cutout: whether a square is cut out of labelled images after that; it becomes the mean, which DARTS' 0 after
             normalisation is.
         tail: whether labelled images of rare classes are mostly augmented as the first of the two views.
+        group: the processes, of which each takes every so many-th image of every batch, and augments by draws of its
+            own. Where there are fewer images than a batch takes, what does not divide evenly is left out.
 
     Raises:
-        UserError: a sampler draws classes, and one of them has no image.
+        UserError: a sampler draws classes, and one of them has no image; or the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -56,7 +60,9 @@ class Feed:
         augmentation: str = "default",
         cutout: bool = False,
         tail: bool = False,
+        group: Group = ALONE,
     ) -> None:
+        group.check_batch(batch_size)
         self._stream, self._seed, self._role = stream, seed, role
         self._device = device
         self._mean, self._std = data.mean, data.std
@@ -64,7 +70,7 @@ class Feed:
         self._augment = augment(data.augment if augmentation == "default" else augmentation, cutout, data.mean)
         self._tail = TailAugment(self._augment, self._views.a, data.counts) if tail else None
         _check_classes(stream, images, data, role)
-        self._images, self._size = images, batch_size
+        self._images, self._size, self._group = images, batch_size, group
         self._sets = self._batches()
 
     def __len__(self) -> int:
@@ -79,13 +85,36 @@ class Feed:
         passes, again = math.ceil(steps / len(self)), _again(attempt)
         sets = [self._passes(batches, epoch, passes) for batches in (self._batches(*again) if again else self._sets)]
         for step, pairs in zip(range(steps), zip(*sets, strict=True), strict=False):
-            yield self._draw(pairs, generator(self._device, self._seed, "augment", self._role, epoch, step, *again))
+            own = tuple((images[self._mine], labels[self._mine]) for images, labels in pairs)
+            purpose = ("augment", self._role, epoch, step, *again, *self._group.mark)
+            yield self._draw(own, generator(self._device, self._seed, *purpose))
+
+    @property
+    def _mine(self) -> slice:
+        """Which images of a batch are this process's."""
+        return slice(self._group.rank, None, self._group.size)
 
     def _batches(self, *again: str | int) -> list[Batches]:
         return [
-            Batches(self._images, self._size, derived_seed(self._seed, "order", self._role, place, *again), sampler)
+            Batches(
+                self._images,
+                self._shared(sampler),
+                derived_seed(self._seed, "order", self._role, place, *again),
+                sampler,
+            )
             for place, sampler in enumerate(self._stream.samplers)
         ]
+
+    def _shared(self, sampler: str) -> int:
+        """Images of a batch: as many as the processes can share evenly of what there is."""
+        if self._group.size == 1:
+            return self._size
+        there = epoch_length(self._images.labels, sampler)
+        if there < 2 * self._group.size:
+            raise UserError(
+                f"data: got {there} image(s) for {self._role} and {self._group.size} processes; wanted two each or more"
+            )
+        return min(self._size, there - there % self._group.size)
 
     def _passes(self, batches: Batches, epoch: int, passes: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         # Each pass has a number of its own in the whole run, so no order comes twice.

@@ -16,6 +16,7 @@ from torch import nn
 from lt_nas_ext.engine.gradients import gradient_norms, gradients_for
 from lt_nas_ext.engine.method_losses import MethodLosses
 from lt_nas_ext.engine.optimisers import GroupedOptimiser
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.methods import Batch, Epoch, Loss
 
 REACH = 0.01
@@ -36,7 +37,8 @@ class Unrolled:
 
     The clipping of ∇_w L_train is left out, as in the authors' code [paper]. Groups of w with learning rates of their
     own have v scaled by them [ours; with one group it is the paper's formula]. Weights that get no gradient from
-    L_train do not move, as they do not under SGD.
+    L_train do not move, as they do not under SGD. In several processes the step of w and v are those of the whole
+    batch; the gradients that are left are of the process's share, and averaging them gives that of the whole.
 
     Args:
         losses: the method's two.
@@ -44,6 +46,7 @@ class Unrolled:
         optimiser: the SGD of the real step: rates, decay and momentum buffers are its.
         everything: all parameters of the networks.
         exact: by double backward.
+        group: the processes.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class Unrolled:
         optimiser: GroupedOptimiser,
         everything: Sequence[nn.Parameter],
         exact: bool,
+        group: Group = ALONE,
     ) -> None:
         self.losses, self.optimiser, self.exact = losses, optimiser, exact
-        self._everything = everything
+        self._everything, self._group = everything, group
         self._buffers = list(networks.buffers())
 
     def backward(
@@ -82,6 +86,7 @@ class Unrolled:
                         measure(gradient_norms(loss, alphas))
                     found = _gradients(loss.total, [*weights, *alphas])
                 direction, direct = found[: len(weights)], found[len(weights) :]
+                self._group.average(direction)
                 torch._foreach_mul_(direction, rates)  # η, so that what follows is η times the product
                 restore(weights, start)
                 through = self._exact if self.exact else self._difference
@@ -98,6 +103,7 @@ class Unrolled:
         with gradients_for(active, self._everything):
             total = self.losses.weight(batch, at).total
             gradients = dict(zip(active, torch.autograd.grad(total, active, allow_unused=True), strict=True))
+        self._group.average([gradient for gradient in gradients.values() if gradient is not None])
         weights, rates, steps = Tensors(), list[float](), Tensors()
         for group in self.optimiser.optimiser.param_groups:
             moved = [weight for weight in group["params"] if gradients.get(weight) is not None]

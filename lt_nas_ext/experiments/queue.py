@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from lt_nas_ext.engine import Interrupted
+from lt_nas_ext.engine.processes import check_alone
 from lt_nas_ext.engine.stop import StopSignal
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board, default_board
@@ -80,6 +81,7 @@ def run_queue(
         RuntimeError: a job failed otherwise; the message holds its traceback.
         QueueInterrupted: Ctrl-C, SIGTERM, or the time is over; begin the queue again to continue.
     """
+    check_alone("jobs", "the queue starts the processes that it needs, --jobs of them")
     waiting, finished = [job for job in jobs if job.name not in done], set(done)
     board, names = board or default_board(), {job.name for job in jobs}
     with StopSignal() as stop, _crew(min(workers, len(waiting))) as crew:

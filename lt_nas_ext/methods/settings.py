@@ -54,7 +54,7 @@ class SearchSettings:
     epochs: int = 50
     """Search epochs; an epoch is one pass over the half that trains w."""
     batch_size: int = 64
-    """Images in a step, on either half; in each of the two streams of darts+bbn."""
+    """Images in a step, on either half; in each of the two streams of darts+bbn. Several processes share them."""
     channels: int = 16
     """Channels C of the supernet's first cell; they double at each reduction."""
     layers: int = 8
@@ -174,7 +174,11 @@ class SearchSettings:
     """A loss or gradient that is not finite: begin the epoch again with other draws, once, then stop (rollback); leave
     the step out, for which every step waits for the device and runs as written (skip); or stop."""
     capture: bool = True
-    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step."""
+    """On CUDA, record each step as a graph and replay it: the same numbers with one launch a step. Not in several
+    processes."""
+    global_batch: bool = True
+    """In several processes (torchrun) take Barlow Twins over the whole batch, as one process would; off, each takes it
+    over its share. Batch norms take their share's statistics either way, averaged after every epoch."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
     recompute: bool = False
@@ -202,7 +206,7 @@ class SearchSettings:
         check_choice(self, "on_non_finite", get_args(OnNonFinite))
         check_widths(self, "projector")
         check_switch(self, "stratify", "recompute", "capture", "auxiliary_skip", "lambda_01_ramp", "label_free")
-        check_switch(self, "one_level", "fit", "deterministic")
+        check_switch(self, "one_level", "fit", "deterministic", "global_batch")
         self._check_mixing()
         if self.one_level and self.candidates > 1:
             came = f"got {self.candidates} with one_level"
