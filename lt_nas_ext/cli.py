@@ -30,6 +30,7 @@ COMMANDS = {
     "reproduce imb": "a supernet adapted from balanced to long-tailed images by every strategy: cost, rankings",
     "reproduce losses": "every remedy for a long tail on long-tailed digits, one small network, five seeds",
     "reproduce table1": "DARTS, FairDARTS and SSF-NAS on long-tailed CIFAR-10 beside controls, as a queue of runs",
+    "reproduce tabular": "small networks on balanced and long-tailed digits: is it the same ones that are good?",
     "reproduce verification": "DARTS over four label distributions, searched and trained: what a long tail costs",
     "reproduce hls": "DARTS + BBN and HLS on long-tailed CIFAR-10 beside DARTS and two remedies, as a queue of runs",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",

@@ -805,7 +805,7 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas, no such study",
         "reproduce xyz",
         "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce imb' or 'reproduce losses' or "
-        "'reproduce table1' or 'reproduce verification' or 'reproduce hls'",
+        "'reproduce table1' or 'reproduce tabular' or 'reproduce verification' or 'reproduce hls'",
     ),
     # ---- lt-nas reproduce
     (

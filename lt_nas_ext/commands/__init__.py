@@ -22,6 +22,7 @@ from lt_nas_ext.commands.reproducing import (
     ReproduceImb,
     ReproduceLosses,
     ReproduceTable1,
+    ReproduceTabular,
     ReproduceVerification,
 )
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
@@ -49,6 +50,7 @@ TYPES: dict[str, type[Any]] = {
     "reproduce imb": ReproduceImb,
     "reproduce losses": ReproduceLosses,
     "reproduce table1": ReproduceTable1,
+    "reproduce tabular": ReproduceTabular,
     "reproduce verification": ReproduceVerification,
     "reproduce hls": ReproduceHls,
     "demo": Demo,
