@@ -109,7 +109,7 @@ def test_the_study_trains_nothing_twice_and_grows(tmp_path: Path, here: Silent) 
 
     svg = study.picture.read_text()
     assert svg.startswith("<svg") and len(re.findall(r"macro accuracy, exp μ = 0\.01 \(%\)", svg)) == 1
-    assert "Seed against seed" in svg and svg.count("<use") >= 3 * 4  # a dot a network in each panel
+    assert "Two seeds" in svg and svg.count("<use") >= 3 * 4  # a dot a network in each panel
 
     with pytest.raises(UserError, match=r"out: .*seed-0.*00.json is of a study with other settings; name another"):
         run_tabular(tmp_path, networks=3, seeds=1, plan=replace(TINY, layers=2))

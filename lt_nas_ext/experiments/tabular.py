@@ -235,8 +235,8 @@ def agreements(accuracies: Mapping[str, Accuracies]) -> list[Agreement]:
     """
     found = []
     for (first, ours), (second, theirs) in itertools.combinations(accuracies.items(), 2):
-        # Rounded: means that are equal must not differ in the order in which they were summed.
-        means = [np.round(np.mean(values, axis=0), 9) for values in (ours, theirs)]
+        # Rounded to less than one test image: equal means must tie, whether summed here or read from the table.
+        means = [np.round(np.mean(values, axis=0), 2) for values in (ours, theirs)]
         others = list(itertools.permutations(range(len(ours)), 2))
         found.append(Agreement(first, second, _tau([means]), _tau([(ours[i], theirs[j]) for i, j in others])))
     for title, ours in accuracies.items():
@@ -318,7 +318,7 @@ def draw(study: Tabular) -> str:
     if (base, base) in by_pair:
         sides = [[[value] for value in seed] for seed in ours[:2]]
         x, y = (f"macro accuracy, {base}, seed {seed} (%)" for seed in range(2))
-        panels.append(Panel(f"Seed against seed, mean τ = {by_pair[base, base].seeds}", x, y, *sides))
+        panels.append(Panel(f"Two seeds: τ = {by_pair[base, base].seeds}", x, y, *sides))
     return scatter(panels, "Accuracy of each network on balanced and on long-tailed digits", "tabular")
 
 
