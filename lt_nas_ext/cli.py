@@ -7,6 +7,7 @@ used, 130 interrupted with the state saved.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import shlex
 import sys
@@ -25,11 +26,13 @@ COMMANDS = {
     "predict": "what a trained network sees on images of yours, the likeliest classes of each",
     "export": "a trained network as one file: state dict, torch.export or ONNX",
     "report": "one table and one self-contained html page for any number of runs",
+    "data check": "every bad file of a folder of images by name, and every one that is there twice",
     "data describe": "what a data set holds: classes, counts, imbalance ratio, groups; samples and views on a page",
     "reproduce digits": "SSF-NAS and DARTS on long-tailed digits beside two controls, five seeds",
     "reproduce imb": "a supernet adapted from balanced to long-tailed images by every strategy: cost, rankings",
     "reproduce losses": "every remedy for a long tail on long-tailed digits, one small network, five seeds",
     "reproduce table1": "DARTS, FairDARTS and SSF-NAS on long-tailed CIFAR-10 beside controls, as a queue of runs",
+    "reproduce tabular": "small networks on balanced and long-tailed digits: is it the same ones that are good?",
     "reproduce verification": "DARTS over four label distributions, searched and trained: what a long tail costs",
     "reproduce hls": "DARTS + BBN and HLS on long-tailed CIFAR-10 beside DARTS and two remedies, as a queue of runs",
     "demo": "two searches on long-tailed digits, trained, compared and drawn, in minutes",
@@ -77,6 +80,12 @@ def _guarded(words: Sequence[str]) -> int:
     except BrokenPipeError:  # `lt-nas … | head`: nobody reads on, and that is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"lt-nas: error: cannot write{where}: {error.strerror}; what was saved before is whole", file=sys.stderr)
+        return 2
 
 
 def usage() -> str:

@@ -801,12 +801,12 @@ CASES: list[tuple[str, Mistake, str]] = [
         "xyz",
         "command: got 'xyz'; there are: search, adapt, retrain, baseline, evaluate, ⋯",
     ),
-    ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data describe'"),
+    ("lt-nas, half a command", "data", "command: got 'data'; wanted 'data check' or 'data describe'"),
     (
         "lt-nas, no such study",
         "reproduce xyz",
         "command: got 'reproduce xyz'; wanted 'reproduce digits' or 'reproduce imb' or 'reproduce losses' or "
-        "'reproduce table1' or 'reproduce verification' or 'reproduce hls'",
+        "'reproduce table1' or 'reproduce tabular' or 'reproduce verification' or 'reproduce hls'",
     ),
     # ---- lt-nas reproduce
     (
@@ -877,6 +877,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "lt-nas data, a page over another",
         "data describe --out other.html",
         "out: other.html is there and is no page of data describe; wanted another name, to spare it",
+    ),
+    (
+        "lt-nas data check, a folder that is not there",
+        "data check --root no/where",
+        "root: no/where is not a directory; wanted one with a sub-folder of images a class",
     ),
     # ---- lt-nas search
     (
@@ -1112,6 +1117,7 @@ FLAGS: list[tuple[str, str, str]] = [
     ("no such baseline", "baseline vgg", "invalid choice 'vgg'"),
     ("no baseline", "baseline --data digits", "resnet32"),
     ("no loss", "baseline resnet32 --loss focl", "invalid choice 'focl' for argument '--loss'"),
+    ("no folder", "data check", "--root"),
     ("none of those needed", "evaluate", "--run"),
     ("no file to write", "export run", "--out"),
     ("no format", "export run --out x.pt --format pickle", "invalid choice 'pickle' for argument '--format'"),

@@ -13,7 +13,7 @@ import tyro
 
 from lt_nas_ext.commands.adapting import Adapt
 from lt_nas_ext.commands.exporting import Export
-from lt_nas_ext.commands.images import Describe
+from lt_nas_ext.commands.images import Check, Describe
 from lt_nas_ext.commands.predicting import Predict
 from lt_nas_ext.commands.printing import log_to_terminal
 from lt_nas_ext.commands.reproducing import (
@@ -22,6 +22,7 @@ from lt_nas_ext.commands.reproducing import (
     ReproduceImb,
     ReproduceLosses,
     ReproduceTable1,
+    ReproduceTabular,
     ReproduceVerification,
 )
 from lt_nas_ext.commands.showing import Demo, Doctor, Report
@@ -45,11 +46,13 @@ TYPES: dict[str, type[Any]] = {
     "predict": Predict,
     "export": Export,
     "report": Report,
+    "data check": Check,
     "data describe": Describe,
     "reproduce digits": ReproduceDigits,
     "reproduce imb": ReproduceImb,
     "reproduce losses": ReproduceLosses,
     "reproduce table1": ReproduceTable1,
+    "reproduce tabular": ReproduceTabular,
     "reproduce verification": ReproduceVerification,
     "reproduce hls": ReproduceHls,
     "demo": Demo,

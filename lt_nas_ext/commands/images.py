@@ -1,12 +1,17 @@
-"""Which images: the flags of every command that loads some, and `lt-nas data describe`."""
+"""Which images: the flags of every command that loads some, and `lt-nas data describe` and `data check`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from lt_nas_ext import data as lt_data
 from lt_nas_ext.commands.printing import bars, say
@@ -92,6 +97,43 @@ def _print(data: Dataset) -> None:
     most = max(data.counts)
     order = sorted(range(data.num_classes), key=lambda c: -data.counts[c])
     bars([(data.class_names[c], data.counts[c] / most, f"{data.counts[c]:,}") for c in order])
+
+
+@dataclass(frozen=True)
+class Check:
+    """Name every image file that a training would stumble over, and every one that is there twice.
+
+    Each is read as a training would read it; nothing is trained. Exit code 0: nothing is wrong, or there are warnings
+    only; 2: a training on all of these images would fail.
+    """
+
+    root: Annotated[Path, tyro.conf.arg(metavar="PATH")]
+    """Directory of the images, as for --data folder: ROOT/CLASS/*, or ROOT/train/CLASS/* and ROOT/test/CLASS/*."""
+
+    def run(self) -> None:
+        """A line for each finding, errors first, then how many images there are."""
+        with _reading() as follow:
+            found = lt_data.check_folder(self.root, follow)
+        if not found.classes:  # there is nothing to go through
+            raise UserError(found.findings[0].text)
+        console = Console(soft_wrap=True)
+        for finding in found.findings:
+            word, style = ("error  ", "bold red") if finding.fatal else ("warning", "yellow")
+            console.print(Text.assemble((word, style), " ", finding.text))
+        parts = " and ".join(f"{count:,} {part}" for part, count in found.images.items())
+        say(f"{found.classes} classes, {parts or 'no'} images, {len(found.findings) - found.fatal} warnings")
+        if found.fatal:
+            raise UserError(f"root: a training on {self.root} would fail; {found.fatal} error(s), named above")
+
+
+@contextmanager
+def _reading() -> Iterator[Callable[[int, int], None]]:
+    """A bar of images read, where standard error is a terminal."""
+    columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 _ABOUT = ("name", "imbalance", "factor", "seed", "class_order", "image_shape", "class_names", "counts")

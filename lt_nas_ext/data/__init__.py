@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lt_nas_ext.data.augment import AUGMENTATIONS, augment
+from lt_nas_ext.data.check import FolderCheck, check_folder
 from lt_nas_ext.data.datasets import Dataset, ImageSet
 from lt_nas_ext.data.geometry import cutout
 from lt_nas_ext.data.images import read_images
@@ -19,11 +20,13 @@ __all__ = [
     "Batches",
     "Dataset",
     "DigitView",
+    "FolderCheck",
     "ImageSet",
     "ManifestRow",
     "PhotoView",
     "TwoViews",
     "augment",
+    "check_folder",
     "cutout",
     "from_dataset",
     "from_manifest",

@@ -43,21 +43,16 @@ def folder(root: str | os.PathLike[str] | None, size: int | None = None, channel
         UserError: no such directory, no classes, a class without images, classes of train and test that differ, or an
             image that cannot be read.
     """
-    if root is None:
-        raise UserError("root: data='folder' needs the directory of the images; give root=DIR (--root DIR)")
-    top = Path(root)
-    if not top.is_dir():
-        raise UserError(f"root: {top} is not a directory; wanted one with a sub-folder of images a class")
     if size is not None:
         check_size(size)
     if channels not in (None, 1, 3):
         raise UserError(f"channels: got {channels!r}; wanted 1 (grey), 3 (RGB) or None (grey where all images are)")
-    train_dir, test_dir = _layout(top)
-    class_names = tuple(_subfolders(train_dir))
+    top, train_dir, test_dir = layout(root)
+    class_names = tuple(class_folders(train_dir))
     train = _scan(train_dir, class_names)
     test = _scan(test_dir, class_names) if test_dir else None
-    if test_dir and (extra := sorted(set(_subfolders(test_dir)) - set(class_names))):
-        raise UserError(f"root: class {extra[0]!r} is in {test_dir} and not in {train_dir}; both need the same classes")
+    if test_dir and (extra := unknown_classes(train_dir, test_dir)):
+        raise extra[0]
     everything = train[0] + (test[0] if test else [])
     if size is None or channels is None:
         seen = probe(_spread(everything, PROBED))
@@ -83,60 +78,131 @@ def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     return (*pieces, (2, text))  # the text itself last: 01 and 1 always come in the same order
 
 
-def _layout(top: Path) -> tuple[Path, Path | None]:
-    """Where the training classes are, and where the test classes, if anywhere."""
+def layout(root: str | os.PathLike[str] | None) -> tuple[Path, Path, Path | None]:
+    """A folder, where its training classes are, and where its test classes, if anywhere.
+
+    Raises:
+        UserError: no such directory, or one with parts but none to train on.
+    """
+    if root is None:
+        raise UserError("root: data='folder' needs the directory of the images; give root=DIR (--root DIR)")
+    top = Path(root)
+    if not top.is_dir():
+        raise UserError(f"root: {top} is not a directory; wanted one with a sub-folder of images a class")
     names = _subfolders(top)
     parts = {TRAIN, TEST, *VALIDATION}
     # a class may be called "train": the folder is a part only where nothing but parts lies beside it, and classes in it
     if TRAIN not in names or not set(names) <= parts or not _subfolders(top / TRAIN):
         if set(names) & parts and set(names) <= parts:
             raise UserError(f"root: {top} has {', '.join(names)} but no {TRAIN}/ with a sub-folder a class in it")
-        return top, None
+        return top, top, None
     held_out = [name for name in (TEST, *VALIDATION) if name in names]
     if len(held_out) > 1:
         unused = ", ".join(f"{name}/" for name in held_out[1:])
         warnings.warn(f"{top}: {unused} not used; {held_out[0]}/ is the test set", UserWarning, stacklevel=4)
-    return top / TRAIN, top / held_out[0] if held_out else None
+    return top, top / TRAIN, top / held_out[0] if held_out else None
+
+
+def class_folders(directory: Path) -> list[str]:
+    """Names of the classes under the training (or test) directory, in natural order.
+
+    Raises:
+        UserError: there are none, or a folder cannot be used.
+    """
+    names = _subfolders(directory)
+    if not names:
+        raise UserError(f"root: {directory} has no sub-folders; wanted one a class: {directory}/cat/1.jpg, …/dog/1.jpg")
+    return names
+
+
+def unknown_classes(train_dir: Path, test_dir: Path) -> list[UserError]:
+    """What is wrong with each class that only the test images have."""
+    return [
+        UserError(f"root: class {name!r} is in {test_dir} and not in {train_dir}; both need the same classes")
+        for name in sorted(set(_subfolders(test_dir)) - set(_subfolders(train_dir)), key=natural)
+    ]
+
+
+def images_of_class(directory: Path, name: str) -> list[str]:
+    """Image files of a class, in natural order.
+
+    Raises:
+        UserError: there are none, or a folder cannot be listed.
+    """
+    found = images_under(directory / name)
+    if not found:
+        raise UserError(
+            f"root: class {name!r} has no images in {directory / name}; wanted files that end in "
+            f"{', '.join(sorted(SUFFIXES))}; add some or remove the folder"
+        )
+    return found
 
 
 def _subfolders(directory: Path) -> list[str]:
     try:
         with os.scandir(directory) as entries:
-            names = [e.name for e in entries if e.is_dir() and not e.name.startswith((".", "__"))]
+            names = [e.name for e in entries if not e.name.startswith((".", "__")) and _is_folder(e)]
     except OSError as error:
         raise UserError(f"root: cannot list {directory}: {error.strerror}") from error
+    for name in names:
+        _check_name(os.path.join(directory, name))
     return sorted(names, key=natural)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    if not entry.is_symlink():
+        return entry.is_dir()
+    try:
+        target = os.path.realpath(entry.path, strict=True)
+    except OSError as error:  # a class that nobody would miss
+        raise UserError(
+            f"root: {entry.path} is a link that leads nowhere ({error.strerror}); repair or remove it"
+        ) from error
+    if os.path.commonpath([target, os.path.realpath(os.path.dirname(entry.path))]) == target:
+        raise UserError(f"root: {entry.path} is a link to {target}, which it lies in itself; remove it")
+    return os.path.isdir(target)
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # neither a manifest nor a page could hold it
+        raise UserError(f"images: the name of {os.fsencode(path)!r} is no UTF-8; rename it") from None
 
 
 def _scan(directory: Path, class_names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Image files of every class, in natural order, and their labels."""
-    if not class_names:
-        raise UserError(f"root: {directory} has no sub-folders; wanted one a class: {directory}/cat/1.jpg, …/dog/1.jpg")
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = images_under(directory / name)
-        if not found:
-            raise UserError(
-                f"root: class {name!r} has no images in {directory / name}; wanted files that end in "
-                f"{', '.join(sorted(SUFFIXES))}; add some or remove the folder"
-            )
+        found = images_of_class(directory, name)
         files += found
         labels += [label] * len(found)
     return files, np.asarray(labels, dtype=np.int64)
 
 
 def images_under(directory: Path) -> list[str]:
-    """Image files of a directory and its sub-folders, in natural order; hidden ones are passed over."""
+    """Image files of a directory and its sub-folders, in natural order, but no hidden ones and none in linked folders.
+
+    Raises:
+        UserError: a folder cannot be listed, or a name is no text.
+    """
     found = []
-    for here, folders, names in os.walk(directory):
+    for here, folders, names in os.walk(directory, onerror=_refuse):
         folders[:] = [f for f in folders if not f.startswith((".", "__"))]
         found += [
             os.path.join(here, name)
             for name in names
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
         ]
+    for path in found:
+        _check_name(path)
     return sorted(found, key=natural)
+
+
+def _refuse(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a class without a folder is one without images
+        raise UserError(f"images: cannot list {error.filename}: {error.strerror}") from error
 
 
 def _part(scanned: tuple[list[str], np.ndarray], top: Path, size: int, channels: int) -> Part:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lt_nas_ext.data.sources import check_size
 from lt_nas_ext.errors import UserError
@@ -17,6 +19,17 @@ from lt_nas_ext.errors import UserError
 T = TypeVar("T")
 Path = str | os.PathLike[str]
 _GREY = ("1", "L", "LA", "La", "I")
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes it upright; from 5 on width and height change places
+_LONGEST = 16  # times the shorter side: of what is longer, only the middle is resized before its centre is cut out
 _CHUNK = 128  # files a task: the pool's own cost stays far below that of decoding
 
 
@@ -40,9 +53,9 @@ def read_images(files: Sequence[Path], size: int, channels: int) -> torch.Tensor
     images = _room(len(files), size, channels)
 
     def fill(i: int) -> None:
-        images[i] = _open(files[i], lambda image: _pixels(image, size, channels))
+        images[i] = open_image(files[i], lambda image: pixels_of(image, size, channels))
 
-    _in_threads(fill, len(files))
+    in_threads(fill, len(files))
     return _planes(images)
 
 
@@ -56,11 +69,11 @@ def read_readable(files: Sequence[Path], size: int, channels: int) -> tuple[torc
 
     def fill(i: int) -> None:
         try:
-            images[i] = _open(files[i], lambda image: _pixels(image, size, channels))
+            images[i] = open_image(files[i], lambda image: pixels_of(image, size, channels))
         except UserError as error:
             errors[i] = error
 
-    _in_threads(fill, len(files))
+    in_threads(fill, len(files))
     return _planes(images[[i not in errors for i in range(len(files))]]), dict(sorted(errors.items()))
 
 
@@ -69,9 +82,9 @@ def probe(files: Sequence[Path]) -> list[tuple[tuple[int, int], bool]]:
     seen: list[tuple[tuple[int, int], bool]] = [((0, 0), False)] * len(files)
 
     def look(i: int) -> None:
-        seen[i] = _open(files[i], lambda image: (_upright_size(image), _is_grey(image)))
+        seen[i] = open_image(files[i], lambda image: (_upright_size(image), _is_grey(image)))
 
-    _in_threads(look, len(files))
+    in_threads(look, len(files))
     return seen
 
 
@@ -106,12 +119,18 @@ def _planes(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """(size, size, channels) uint8; all decoding happens in here, where its errors are caught."""
+def pixels_of(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """(size, size, channels) uint8 of an opened file; all decoding happens in here, where its errors are caught."""
     image.draft(None, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction of its size, never below twice ours
-    if image.getexif():
-        image = ImageOps.exif_transpose(image)
-    image = to_grey_or_rgb(image, channels)
+    if image.format == "EPS":  # which Pillow would have another program run
+        raise ValueError("it is PostScript, a program")
+    if not min(image.size):
+        raise ValueError(f"it has {image.width}×{image.height} pixels")
+    image.load()
+    orientation = _orientation(image)
+    image = _middle(to_grey_or_rgb(image, channels))
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
     w, h = image.size
     if (w, h) != (size, size):
         scaled = (max(round(w * size / min(w, h)), size), max(round(h * size / min(w, h)), size))
@@ -120,27 +139,64 @@ def _pixels(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return np.asarray(image).reshape(size, size, channels)
 
 
-def _open(file: Path, use: Callable[[Image.Image], T]) -> T:
+def open_image(file: Path, use: Callable[[Image.Image], T]) -> T:
+    """What `use` makes of an image file.
+
+    Raises:
+        UserError: the file is missing, empty, too large, no image or a broken one; the message names it.
+    """
+    where = f"image: {os.fspath(file)}"
+    try:
+        found = os.stat(file)
+    except FileNotFoundError as error:
+        gone = "is a link to nothing; repair or remove it" if os.path.islink(file) else "is not there"
+        raise UserError(f"{where} {gone}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} cannot be read ({error}); repair or remove it") from error
+    if not stat.S_ISREG(found.st_mode):  # to open a pipe would be to wait for its other end
+        raise UserError(f"{where} is no file but a directory, a pipe or a device; remove it")
+    if not found.st_size:
+        raise UserError(f"{where} is empty, 0 bytes; copy it again or remove it")
     try:
         with Image.open(file) as image:
             return use(image)
-    except FileNotFoundError as error:
-        raise UserError(f"image: {os.fspath(file)} is not there") from error
-    # Pillow's plugins raise all of these on broken files
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"image: {os.fspath(file)} cannot be read ({error}); repair or remove it") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise UserError(f"{where} is too large ({error}); shrink it to at most {most:,} pixels or remove it") from error
+    except Exception as error:  # on broken files Pillow's plugins raise nearly everything that there is
+        said = str(error) or type(error).__name__
+        raise UserError(f"{where} cannot be read ({said}); repair or remove it") from error
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of an image that is so long that all of it, resized, would fill the memory."""
+    w, h = image.size
+    most = _LONGEST * min(w, h)
+    if max(w, h) <= most:
+        return image
+    left, top = max(w - most, 0) // 2, max(h - most, 0) // 2
+    return image.crop((left, top, left + min(w, most), top + min(h, most)))
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     w, h = image.size
-    return (h, w) if image.getexif().get(0x0112, 1) >= 5 else (w, h)  # EXIF orientations 5 … 8 are turned by 90°
+    return (h, w) if _orientation(image) in (5, 6, 7, 8) else (w, h)
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says of how the image lies; 1, as it should, where that is missing or damaged."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged notes about an image are no reason to refuse it
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _is_grey(image: Image.Image) -> bool:
     return image.mode in _GREY or image.mode.startswith("I;16")
 
 
-def _in_threads(work: Callable[[int], None], count: int) -> None:
+def in_threads(work: Callable[[int], None], count: int) -> None:
     """Call `work(i)` for every i < count; Pillow releases the interpreter lock while it decodes."""
 
     def chunk(start: int) -> None:
@@ -149,8 +205,10 @@ def _in_threads(work: Callable[[int], None], count: int) -> None:
 
     pool = ThreadPoolExecutor(_cores())
     try:
-        for _ in pool.map(chunk, range(0, count, _CHUNK)):
-            pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's name no file
+            for _ in pool.map(chunk, range(0, count, _CHUNK)):
+                pass
     finally:
         pool.shutdown(cancel_futures=True)  # a broken file or Ctrl-C ends at once, not after the last image
 

@@ -145,7 +145,8 @@ def _retrained(
         model.calibration = calibrate(predict_logits(model, validation.images), validation.labels, data.counts)
     model.metrics, model.history = _metrics(retraining, history), history
     if directory is not None:
-        model.save(directory.path / "model.pt")
+        with directory.writing("model.pt"):
+            model.save(directory.path / "model.pt")
         genotype = genotype_of(architecture)
         if genotype is not None:
             directory.write_text("genotype.json", genotype.to_json())

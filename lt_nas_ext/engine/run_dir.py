@@ -64,12 +64,12 @@ class RunDirectory:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint."""
-        with self._writing("checkpoint.pt"):
+        with self.writing("checkpoint.pt"):
             save_checkpoint(self.path / "checkpoint.pt", state)
 
     def append_history(self, row: dict[str, Any]) -> None:
         """One more line of history.jsonl."""
-        with self._writing("history.jsonl"), open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
+        with self.writing("history.jsonl"), open(self.path / "history.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
@@ -82,11 +82,12 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file such as genotype.json."""
-        with self._writing(name):
+        with self.writing(name):
             write_text(self.path / name, text)
 
     @contextlib.contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
+    def writing(self, name: str) -> Iterator[None]:
+        """Around whatever writes a file of the run: a full or read-only disk is a `UserError` that names the file."""
         try:
             yield
         except OSError as error:

@@ -98,6 +98,18 @@ def train_plainly(
         network = SmallConvNet(data.num_classes, data.image_shape[0], training.channels)
         if recipe.loss == "ldam":
             cosine_classifier(network)
+    return fit_plainly(network, data, training, recipe, seed, progress)
+
+
+def fit_plainly(
+    network: nn.Module,
+    data: Dataset,
+    training: Training,
+    recipe: Recipe,
+    seed: int,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """The same network, its weights trained on the training images, in evaluation mode; `channels` are its own."""
     criterion = make_loss(recipe.loss, data.counts)
     drw = DeferredReweighting(data.counts, training.epochs)
     optimiser = torch.optim.SGD(

@@ -77,13 +77,17 @@ def run_queue(
         done: names of jobs that need not be done again.
 
     Raises:
-        UserError: a job's own, or a worker was killed. The other jobs are stopped, and saved as they stand.
+        UserError: a job's own, a worker was killed, or `out` cannot be written. The other jobs are saved as they stand.
         RuntimeError: a job failed otherwise; the message holds its traceback.
         QueueInterrupted: Ctrl-C, SIGTERM, or the time is over; begin the queue again to continue.
     """
     check_alone("jobs", "the queue starts the processes that it needs, --jobs of them")
     waiting, finished = [job for job in jobs if job.name not in done], set(done)
     board, names = board or default_board(), {job.name for job in jobs}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot write to {out}: {error.strerror}") from None
     with StopSignal() as stop, _crew(min(workers, len(waiting))) as crew:
         board.start(title, len(waiting))
         try:

@@ -5,6 +5,7 @@ A worker whose parent is gone finds the pipe closed at its next report and ends:
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 import traceback
@@ -20,6 +21,9 @@ from lt_nas_ext.engine import Interrupted, Progress
 from lt_nas_ext.errors import UserError
 
 SECONDS_BETWEEN_REPORTS = 0.25
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a system says where a disk is full or read-only."""
 
 GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 """What a pipe raises whose other end is closed."""
@@ -91,6 +95,10 @@ def _outcome(job: Job, pipe: Connection) -> Report:
         return Report("refused", str(error))
     except GONE:
         raise
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            return Report("failed", traceback.format_exc())
+        return Report("refused", f"out: cannot write what {job.name} found: {error.strerror}; the others are kept")
     except Exception:
         return Report("failed", traceback.format_exc())
 
