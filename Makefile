@@ -19,6 +19,8 @@ BUILT_FROM := setup.py pyproject.toml constraints.txt $(shell find csrc -type f)
 # build-system.requires of pyproject.toml: installed beside the package, so that a rebuild is incremental
 BUILD_TOOLS := 'setuptools>=70.1' ninja 'pybind11>=2.12' numpy "tomli; python_version < '3.11'"
 
+# a file's tests stay together, for what they share is made once
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 OPERATORS := $(wildcard python_tests/test_ops_*.py)
 SANITIZED := build/sanitized
 
@@ -36,7 +38,7 @@ $(BIN)/python:
 $(INSTALLED): $(BIN)/python $(BUILT_FROM)
 	@$(BIN)/python -B -c 'import setup; setup.check_machine()'
 	$(PIP) install --constraint constraints.txt $(BUILD_TOOLS) torch torchvision
-	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[vision,test]'
+	$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[vision,tensorboard,cluster,test]'
 	@touch $@
 
 $(LINTERS): $(INSTALLED)
@@ -47,16 +49,16 @@ demo: $(INSTALLED)
 	$(BIN)/lt-nas demo
 
 test: $(INSTALLED)
-	LT_NAS_EXT_REQUIRE_KERNELS=1 $(BIN)/pytest
+	LT_NAS_EXT_REQUIRE_KERNELS=1 $(PYTEST)
 
 test-slow: $(INSTALLED)
-	LT_NAS_EXT_REQUIRE_KERNELS=1 $(BIN)/pytest --slow
+	LT_NAS_EXT_REQUIRE_KERNELS=1 $(PYTEST) --slow
 
 test-install: $(INSTALLED)
 	$(BIN)/pytest --install -m install --durations=0 --durations-min=1 -v
 
 fuzz: $(INSTALLED)
-	LT_NAS_EXT_REQUIRE_KERNELS=1 LT_NAS_EXT_TEST_PROFILE=fuzz $(BIN)/pytest -k test_equals_its_eager_twin $(OPERATORS)
+	LT_NAS_EXT_REQUIRE_KERNELS=1 LT_NAS_EXT_TEST_PROFILE=fuzz $(PYTEST) -k test_equals_its_eager_twin $(OPERATORS)
 
 # Python itself is built without sanitizers: their libraries must be loaded before it, and what it never frees ignored.
 sanitize: $(INSTALLED)
