@@ -37,11 +37,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = _written(path, _saved({**state, CHECKSUM: checksum(state)}))
+    temporary = _written(path, checkpoint_file(state))
     if path.exists():
         os.replace(path, previous(path))
     os.replace(temporary, path)
     sync_directory(path.parent)
+
+
+def checkpoint_file(state: dict[str, Any]) -> memoryview:
+    """What the file of a checkpoint holds: the state with its checksum."""
+    return _saved({**state, CHECKSUM: checksum(state)})
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

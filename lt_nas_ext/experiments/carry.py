@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from lt_nas_ext.engine.checkpoint import load_checkpoint, save_checkpoint
+from lt_nas_ext.engine.checkpoint import checkpoint_file, load_checkpoint, save_checkpoint
 from lt_nas_ext.errors import UserError
 
 FILE_BYTES = 16_000_000
@@ -127,7 +127,7 @@ def _archive(out: Path, halved: list[str] | None, needed: Collection[Path] = ())
                 continue
             finished = (run / "metrics.json").exists()
             if finished and run.name == SOURCE:
-                _add(tar, f"{name}/{_WHOLE}", _saved(_networks(load_checkpoint(run / _WHOLE))))
+                _add(tar, f"{name}/{_WHOLE}", bytes(checkpoint_file(_networks(load_checkpoint(run / _WHOLE)))))
                 continue
             if finished and run not in needed:
                 continue
