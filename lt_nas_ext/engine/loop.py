@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 import warnings
@@ -120,7 +119,7 @@ def train(
             for epoch in range(len(history), epochs):
                 if history and history[-1].get("stopped"):
                     break
-                began, before, troubles = time.perf_counter(), copy.deepcopy(trainer.state_dict()), list[str]()
+                began, before, troubles = time.perf_counter(), copied(trainer.state_dict()), list[str]()
                 while len(troubles) < ATTEMPTS[settings.on_non_finite]:
                     attempt = len(troubles)
                     # Drop-path and the like draw from the global generator: a function of (seed, epoch), as all else.
@@ -133,7 +132,7 @@ def train(
                         raise Interrupted(out, epoch, epochs) from None
                     except NonFinite as found:
                         troubles.append(found.what)
-                        trainer.load_state_dict(copy.deepcopy(before))
+                        trainer.load_state_dict(copied(before))
                         progress.start(epochs * steps_an_epoch, description, epoch * steps_an_epoch)
                 else:
                     raise _gave_up(epoch, troubles, out)
@@ -157,6 +156,20 @@ def train(
 def _check_alike(trainer: Trainer, group: Group, epoch: int) -> None:
     if group.size > 1:
         group.check_alike({_STATES.get(name, name): part for name, part in trainer.state_dict().items()}, epoch)
+
+
+def copied(state: Any) -> Any:
+    """A state that stays as it is while its trainer goes on; several times as fast as `copy.deepcopy`.
+
+    >>> state = {"w": torch.zeros(1), "groups": [{"lr": 0.1}]}
+    >>> copied(state)["groups"] == state["groups"], copied(state)["w"] is state["w"]
+    (True, False)
+    """
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    return type(state)(map(copied, state)) if isinstance(state, list | tuple) else state
 
 
 def _warn_of_trouble(epoch: int, troubles: Sequence[str], row: Row) -> None:
