@@ -89,9 +89,9 @@ def compare(bench: Harness, name: str, pairs: int) -> Comparison:
     guarded = searches["guarded"].steps
     copies = [timed(lambda: copied(guarded.state_dict()), bench.device) for _ in range(21)]
     plain = statistics.median(searches["without"].times)
-    copied = statistics.median(copies) / STEPS_AN_EPOCH
+    copy_ms = statistics.median(copies) / STEPS_AN_EPOCH
     shares = [
-        (a - b + copied) / plain for a, b in zip(searches["guarded"].times, searches["without"].times, strict=True)
+        (a - b + copy_ms) / plain for a, b in zip(searches["guarded"].times, searches["without"].times, strict=True)
     ]
     draw = random.Random(0)
     medians = sorted(statistics.median(draw.choices(shares, k=len(shares))) for _ in range(1000))
@@ -104,7 +104,7 @@ def compare(bench: Harness, name: str, pairs: int) -> Comparison:
         Timing(key, *(percentile(sorted(s.times), q) for q in (0.2, 0.5, 0.8)), pairs, torch.get_num_threads(), 0.0)
         for key, s in searches.items()
     )
-    figures = {"share": middle, "interval": [low, high], "copy_ms_a_step": copied}
+    figures = {"share": middle, "interval": [low, high], "copy_ms_a_step": copy_ms}
     return Comparison(title, "without", timings, {}, round(others, 2), also=figures)
 
 
