@@ -19,6 +19,7 @@ from harness import Comparison, Harness, OthersWatch, Timing, percentile, timed
 from torch import nn
 
 from lt_nas_ext.engine.capture import recorder_for
+from lt_nas_ext.engine.loop import copied
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.methods import Epoch, Labelled, Problem, TwoViews, method_class, preset
 
