@@ -92,7 +92,7 @@ def main() -> None:
     title = (
         f"{case.epochs} epochs of {case.images} images, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
     )
-    found = bench.compare(title, ways, baseline=SEARCH, fewest=3)
+    found = bench.compare(title, ways, baseline=SEARCH, fewest=3, whole=True)
     for augment, goal in GOALS.items():
         shares = {subnets: share(found.timing(named(augment, subnets)), found.timing(SEARCH)) for subnets in SUBNETS}
         what = "features kept" if augment == "none" else "frozen"

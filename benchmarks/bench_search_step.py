@@ -1,10 +1,11 @@
 """One step of a DARTS search (8 cells, C=16, 32×32 images): ours against the per-edge supernet in pure PyTorch.
 
 w step: forward, backward, clipping and SGD with α frozen. α step: forward, backward and Adam with w frozen. Ours runs
-as it is and with recomputation; the pure PyTorch supernet as shipped (NCHW) and in channels_last. Then, in a fresh
-process each, what it holds in memory and how soon its first step is done; what recomputation costs; where the time of
-ours goes. Last the pure PyTorch supernet under torch.compile, which is ended after LT_NAS_EXT_COMPILE_LIMIT seconds
-(300; 0 leaves it out).
+as it is and with recomputation; the pure PyTorch supernet as shipped (NCHW) and in channels_last, and its α step also
+as the code of the papers takes it: with w not frozen, so that gradients are computed which nobody uses. Then, in a
+fresh process each, what it holds in memory and how soon its first step is done; what recomputation costs; where the
+time of ours goes. Last the pure PyTorch supernet under torch.compile, which is ended after LT_NAS_EXT_COMPILE_LIMIT
+seconds (300; 0 leaves it out).
 
 On CUDA ours also runs recorded (`engine.capture`), torch.compile with graphs too, and the share of a step's time is
 told in which the device computes.
@@ -50,8 +51,9 @@ def step(
     cell: type[torch.nn.Module],
     wrap: Wrap = None,
     recompute: bool = False,
+    freeze: bool = True,
 ) -> Run:
-    """A closure that takes one whole step and returns the loss."""
+    """A closure that takes one whole step and returns the loss. freeze: only what is trained requires gradients."""
     torch.manual_seed(0)
     net = lt.space.Supernet(
         case.channels, layers=case.layers, primitives=case.primitives, cell=cell, recompute=recompute
@@ -61,7 +63,7 @@ def step(
     weights, alphas = net.weight_parameters(), net.arch_parameters()
     trained, frozen = (weights, alphas) if part == "w" else (alphas, weights)
     for parameter in frozen:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(not freeze)
     if part == "w":
         optimiser: torch.optim.Optimizer = torch.optim.SGD(
             weights, 0.025, momentum=0.9, weight_decay=3e-4, **device_options(weights)
@@ -74,7 +76,7 @@ def step(
     forward = wrap(net) if wrap else net
 
     def run() -> torch.Tensor:
-        optimiser.zero_grad()
+        net.zero_grad()
         loss = torch.nn.functional.cross_entropy(forward(images), labels)
         loss.backward()
         if part == "w":
@@ -99,9 +101,16 @@ def captured(case: Case, part: str, device: torch.device) -> Run:
     return run
 
 
-def eager(case: Case, part: str, device: torch.device, layout: torch.memory_format, wrap: Wrap = None) -> Run:
+def eager(
+    case: Case,
+    part: str,
+    device: torch.device,
+    layout: torch.memory_format,
+    wrap: Wrap = None,
+    freeze: bool = True,
+) -> Run:
     """The per-edge supernet in pure PyTorch."""
-    run = step(case, part, device, layout, lt.space.PerEdgeCell, wrap)
+    run = step(case, part, device, layout, lt.space.PerEdgeCell, wrap, freeze=freeze)
 
     def on_the_twins() -> object:
         with lt.ops.eager():
@@ -117,6 +126,10 @@ WAYS: dict[str, Callable[..., Run]] = {
     "eager, as shipped": partial(eager, layout=torch.contiguous_format),
 }
 
+UNFROZEN: dict[str, Callable[..., Run]] = {
+    "channels_last, w too": partial(eager, layout=torch.channels_last, freeze=False),
+    "as shipped, w too": partial(eager, layout=torch.contiguous_format, freeze=False),
+}
 
 ON_CUDA: dict[str, Callable[..., Run]] = {"ours, captured": captured, **WAYS}
 
@@ -254,7 +267,8 @@ def main() -> None:
             title = f"{part} step, batch {case.batch}, {case.layers} cells, C={case.channels}, {case.size}×{case.size}"
             both = bench.device.type == "cpu" and case is cases[0]
             threads = tuple({1, torch.get_num_threads()}) if both else None
-            ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in made.items()]
+            taken = made | UNFROZEN if part == "α" else made
+            ways = [Variant(name, partial(make, case, part, bench.device), threads) for name, make in taken.items()]
             work = {"images": case.batch}
             comparison = bench.compare(title, ways, baseline="eager, channels_last", work=work, fewest=3)
             report_recomputation(comparison)

@@ -61,7 +61,7 @@ class Timing:
     p80: float
     runs: int
     threads: int
-    peak_mb: float
+    peak_mb: float | None  # None: not measured
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,7 @@ class Harness:
         baseline: str,
         work: dict[str, float] | None = None,
         fewest: int = 5,
+        whole: bool = False,
     ) -> Comparison:
         """Time the variants in turns and print their table.
 
@@ -259,14 +260,16 @@ class Harness:
             work: what one run must at least do, "flop" and "bytes", or how many "images" it takes: the table shows the
                 rate that each reaches.
             fewest: turns to take even where they last longer than the time for a table.
+            whole: a run is a training from its first step to its last: one is enough to warm up, and on a CPU, where a
+                profile of all that it allocates would itself fill the memory, its peak is not measured.
         """
         runs = {variant.name: variant.make() for variant in variants}
         counts = {variant.name: self._thread_counts(variant, baseline) for variant in variants}
         for variant in variants:  # compilation, first allocations, lazy initialisation
             for count in counts[variant.name]:
                 with _threads(count):
-                    runs[variant.name]()
-                    runs[variant.name]()
+                    for _ in range(1 if whole else 2):
+                        runs[variant.name]()
         times: dict[tuple[str, int], list[float]] = {(v.name, c): [] for v in variants for c in counts[v.name]}
         gc.collect()
         gc.disable()
@@ -281,7 +284,8 @@ class Harness:
             gc.enable()
         others = watch.cores()
         by_count = {v.name: {c: times[v.name, c] for c in counts[v.name]} for v in variants}
-        timings = tuple(self._fastest(v.name, by_count[v.name], runs[v.name]) for v in variants)
+        profiled = not whole or self.device.type == "cuda"
+        timings = tuple(self._fastest(v.name, by_count[v.name], runs[v.name] if profiled else None) for v in variants)
         base = next(timing for timing in timings if timing.name == baseline)
         quiet = others <= QUIET
         ratios = {t.name: (base.p20 / t.p20, base.median / t.median) for t in timings} if quiet or self.loaded else {}
@@ -298,12 +302,13 @@ class Harness:
             return variant.threads
         return (everything,) if variant.name != baseline or everything == 1 else (1, everything)
 
-    def _fastest(self, name: str, times: dict[int, list[float]], run: Run) -> Timing:
+    def _fastest(self, name: str, times: dict[int, list[float]], run: Run | None) -> Timing:
         ordered = {count: sorted(record) for count, record in times.items()}
         threads, fastest = min(ordered.items(), key=lambda item: percentile(item[1], 0.2))
         p20, median, p80 = (percentile(fastest, share) for share in (0.2, 0.5, 0.8))
         with _threads(threads):
-            return Timing(name, p20, median, p80, len(fastest), threads, _peak_mb(run, self.device))
+            peak_mb = None if run is None else _peak_mb(run, self.device)
+        return Timing(name, p20, median, p80, len(fastest), threads, peak_mb)
 
     def _print(self, comparison: Comparison) -> None:
         load = f"other processes: {comparison.others:.2f} cores"
@@ -313,7 +318,8 @@ class Harness:
         print(head)
         for timing in comparison.timings:
             line = f"  {timing.name:24}{timing.p20:10.3f}{timing.median:10.3f}{timing.p80:10.3f}"
-            line += f"{timing.threads:9d}{timing.peak_mb:10.1f}"
+            line += f"{timing.threads:9d}"
+            line += f"{'–':>10}" if timing.peak_mb is None else f"{timing.peak_mb:10.1f}"
             line += "".join(f"{rate:10.1f}" for rate in self._rates(comparison.work, timing.p20).values())
             ratio = comparison.ratios.get(timing.name)
             line += f"{ratio[0]:9.2f}{ratio[1]:10.2f}" if ratio else f"{'–':>9}{'–':>10}"
