@@ -131,6 +131,31 @@ def test_factorized_reduce_takes_every_second_pixel_and_the_one_beside_it(height
     torch.testing.assert_close(reduce(x), normalise(y), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("height, width", [(6, 8), (5, 8), (6, 7), (1, 1)])
+def test_diagonal_pixels_are_those_of_the_slices_with_their_gradients(height, width, layout):
+    x = torch.randn(2, 3, height, width, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    padded = F.pad(x.relu(), (0, width % 2, 0, height % 2))
+    sliced = padded[:, :, ::2, ::2], padded[:, :, 1::2, 1::2]
+    ours = nn.diagonal_pixels(x)
+    dy = [torch.randn_like(y) for y in sliced]
+    (dx,), (expected,) = torch.autograd.grad(ours, x, dy), torch.autograd.grad(sliced, x, dy)
+    for got, wanted in zip((*ours, dx), (*sliced, expected), strict=True):
+        assert torch.equal(got, wanted)
+    for got in (*ours, dx):
+        assert got.is_contiguous(memory_format=layout)
+    assert torch.autograd.gradcheck(nn.diagonal_pixels, x)
+    assert torch.autograd.gradgradcheck(nn.diagonal_pixels, x)
+
+
+def test_diagonal_pixels_pass_on_what_is_no_number():
+    x = torch.full((1, 1, 2, 2), float("nan"), requires_grad=True)
+    upper, lower = nn.diagonal_pixels(x)
+    (upper.sum() + lower.sum()).backward()
+    assert upper.isnan().all() and lower.isnan().all()
+    assert x.grad is not None and x.grad.flatten().tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
 def test_factorized_reduce_has_the_gradients_of_the_originals_strided_convolutions():
     x = torch.randn(2, 3, 6, 8, dtype=torch.float64)
     reduce = nn.FactorizedReduce(3, 4).double()

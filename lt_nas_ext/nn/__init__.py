@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lt_nas_ext.nn.barlow_twins import BarlowTwinsLoss, projector
+from lt_nas_ext.nn.diagonal_pixels import diagonal_pixels
 from lt_nas_ext.nn.mixed_op import MixedOp
 from lt_nas_ext.nn.primitives import (
     DARTS,
@@ -23,6 +24,7 @@ __all__ = [
     "MixedOp",
     "ReLUConvBN",
     "SepConv",
+    "diagonal_pixels",
     "make_primitive",
     "projector",
 ]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.nn.diagonal_pixels import diagonal_pixels
 
 DARTS: tuple[str, ...] = (
     "none",
@@ -170,14 +170,14 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
         super().__init__()
-        self.relu = nn.ReLU()
         self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, bias=False)
         self.conv_2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, bias=False)
         self.bn = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, c_in, H, W) to (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."""
-        x = self.relu(x)
-        height, width = x.shape[-2:]
-        offset = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
-        return self.bn(torch.cat([self.conv_1(x[:, :, ::2, ::2]), self.conv_2(offset[:, :, 1::2, 1::2])], dim=1))
+        return self.of(*diagonal_pixels(x))
+
+    def of(self, upper: torch.Tensor, lower: torch.Tensor) -> torch.Tensor:
+        """The same of an image's `diagonal_pixels`, which several reductions of one image may share."""
+        return self.bn(torch.cat([self.conv_1(upper), self.conv_2(lower)], dim=1))

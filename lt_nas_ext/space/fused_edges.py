@@ -190,7 +190,7 @@ class FusedPool(tnn.Module):
 
 
 class FusedSkip(tnn.Module):
-    """The skip connections: the state itself, or for stride 2 a factorized reduction an edge."""
+    """The skip connections: the state itself, or for stride 2 a factorized reduction an edge, of the same pixels."""
 
     def __init__(self, name: str, edges: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -199,7 +199,10 @@ class FusedSkip(tnn.Module):
         self.reduce = tnn.ModuleList(nn.FactorizedReduce(channels, channels, affine=False) for _ in range(reductions))
 
     def forward(self, x: torch.Tensor) -> list[Output]:
-        return [(reduce(x), None) for reduce in self.reduce] if len(self.reduce) else [(x, None)] * self.edges
+        if not len(self.reduce):
+            return [(x, None)] * self.edges
+        pixels = nn.diagonal_pixels(x)
+        return [(cast(nn.FactorizedReduce, reduce).of(*pixels), None) for reduce in self.reduce]
 
     def keep(self, edges: Sequence[int]) -> None:
         """Go on with some of the edges."""
