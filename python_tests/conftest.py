@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, settings
 from lt_nas_ext import ops
 
 # Times vary on shared machines, and PyTorch's first calls are slow: a deadline would fail tests at random.
-settings.register_profile("default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", settings.get_profile("default"), max_examples=2500)
 settings.register_profile("slow", settings.get_profile("default"), max_examples=1000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the long sweeps too, and 25 times the examples")
+    parser.addoption("--slow", action="store_true", help="run the long sweeps too, and 16 times the examples")
     parser.addoption("--install", action="store_true", help="run the install matrix too")
 
 
