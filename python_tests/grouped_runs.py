@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import math
 import multiprocessing
 import os
@@ -10,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,16 @@ import torch
 from tiny_runs import Silent, tiny_data, tiny_settings
 from torch import nn
 
-from lt_nas_ext.engine import Interrupted, heartbeat, run_retrain, run_search, search
+from lt_nas_ext import cli
+from lt_nas_ext.engine import Interrupted, heartbeat, run_adapt, run_retrain, run_search, search
 from lt_nas_ext.engine.processes import join
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods.darts import Darts
+from lt_nas_ext.methods.imb_nas import AdaptSettings
 from lt_nas_ext.nn import BarlowTwinsLoss
+from lt_nas_ext.space import Supernet
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["lt_nas_ext.experiments.table1"])  # PyTorch is imported once
@@ -132,6 +139,69 @@ def trainings(out: Path) -> dict[str, Any]:
     }
 
 
+SMALL_BATCH = 8
+"""Of what is evaluated: several to take turns with, of images as few as these."""
+
+ADAPTATIONS: dict[str, dict[str, Any]] = {
+    "frozen": {},
+    "cached": {"augment": "none", "loss": "cross_entropy"},
+    "cached, drawn by class": {"augment": "none", "sampler": "class_uniform", "recalibrate": True},
+    "finetune": {"backbone": "finetune", "head": "keep", "recalibrate": True},
+    "as is": {"backbone": "as_is", "head": "keep"},
+}
+
+
+def adapting(name: str) -> AdaptSettings:
+    small = {"epochs": 2, "batch_size": 12, "subnets": 4, "calibration_images": 24, "device": "cpu"}
+    return AdaptSettings(**{**small, **ADAPTATIONS[name]})  # type: ignore[arg-type]
+
+
+def adaptations(source: Path, out: Path) -> dict[str, Any]:
+    """Every kind of backbone, and the supernet of a user that each process has drawn otherwise."""
+    importlib.import_module("lt_nas_ext.engine.evaluate").BATCH = SMALL_BATCH
+    results = {}
+    for name in ADAPTATIONS:
+        follower = Silent()
+        found = run_adapt(source, tiny_data(), adapting(name), out / name, False, follower)
+        results[name] = {
+            "state": found.supernet.state_dict(),
+            "history": found.history,
+            "ranking": [(one.val_macro, one.val_accuracy, str(one.genotype)) for one in found.ranking],
+            "macro": found.metrics["supernet"]["macro"],
+            "told": follower.steps,
+        }
+    torch.manual_seed(join().rank)
+    own = Supernet(channels=2, num_classes=3, layers=3, in_channels=1, nodes=1)
+    brought = run_adapt(own, tiny_data(), adapting("frozen"), None, False, Silent())
+    return {**results, "brought": {"state": brought.supernet.state_dict(), "history": brought.history}}
+
+
+class Slow(Silent):
+    """So that a run can be killed before its end."""
+
+    def epoch(self, row: object) -> None:
+        super().epoch(row)
+        time.sleep(0.1)
+
+
+def killable_adaptation(source: Path, out: Path) -> None:
+    """Three epochs, then five sub-networks; continued where there are some."""
+    run_adapt(source, tiny_data(), replace(adapting("finetune"), epochs=3), out, True, Slow())
+
+
+def endless_adaptation(out: Path, source: Path) -> None:
+    """An adaptation that somebody has to end."""
+    run_adapt(source, tiny_data(), replace(adapting("cached"), epochs=50000), out, True, Silent())
+
+
+def command(*words: str) -> dict[str, Any]:
+    """What `lt-nas` returns and prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = cli.main(words)
+    return {"code": code, "printed": printed.getvalue()}
+
+
 def twins() -> dict[str, torch.Tensor]:
     """Barlow Twins of a share of 64 images, and the gradient that the processes agree on."""
     group, (criterion, views) = join(), twins_of_64()
@@ -217,7 +287,8 @@ def killable(out: Path) -> None:
 RUNS: dict[str, Callable[..., Any]] = {
     run.__name__: run
     for run in (
-        searches, trainings, twins, endless, differing, poisoned, uneven, taken, interrupted_alone, killable,
+        searches, trainings, adaptations, twins, endless, endless_adaptation, differing, poisoned, uneven, taken,
+        interrupted_alone, killable, killable_adaptation, command,
     )
 }  # fmt: skip
 

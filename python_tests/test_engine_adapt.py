@@ -15,8 +15,7 @@ from tiny_runs import TINY, Silent, tiny_data, tiny_settings
 
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import AdaptResult, recalibrate, run_adapt, run_retrain, run_search
-from lt_nas_ext.engine import adapt as lt_adapt
-from lt_nas_ext.engine.adapt import draw_anew
+from lt_nas_ext.engine.adaptation import Adaptation, draw_anew
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.source import read_source
 from lt_nas_ext.errors import UserError
@@ -130,14 +129,14 @@ def test_kept_features_change_no_number(source: Path, monkeypatch: pytest.Monkey
     """The same batches and the same features: what is saved is the time."""
     kept = adapt(source, augment="none", **changed)
     calls = []
-    plain = lt_adapt._Adaptation.__init__
+    plain = Adaptation.__init__
 
     def without(self: Any, *arguments: Any) -> None:
         plain(self, *arguments)
         calls.append(self.cached)
         self.cached = False
 
-    monkeypatch.setattr(lt_adapt._Adaptation, "__init__", without)
+    monkeypatch.setattr(Adaptation, "__init__", without)
     computed = adapt(source, augment="none", **changed)
     assert calls == [True] and kept.metrics["cached_features"] and not computed.metrics["cached_features"]
     one, other = kept.supernet.state_dict(), computed.supernet.state_dict()

@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(["lt_nas_ext.experiments.table1"])  # PyTorch is 
 FIRST, ALL = 3, 20
 """Moments in the normal tests, and in the slow ones."""
 
-NOT_COMPARED = {"seconds", "peak_memory_mb", "versions"}
+NOT_COMPARED = {"seconds", "adapt_seconds", "ranking_seconds", "peak_memory_mb", "versions"}
 
 
 def started(*args: Any) -> Any:

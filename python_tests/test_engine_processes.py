@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
 import json
 import os
 import signal
@@ -20,7 +22,7 @@ from test_engine_kills import contents, plain
 from tiny_runs import Silent, tiny_data, tiny_settings
 
 from lt_nas_ext import cli
-from lt_nas_ext.engine import run_consensus, run_search
+from lt_nas_ext.engine import run_adapt, run_consensus, run_search
 from lt_nas_ext.engine.processes import ALONE, Group, asked
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.engine.streams import Feed
@@ -75,6 +77,84 @@ def test_a_training_is_the_same_in_both(tmp_path):
     assert all(torch.equal(first["named"][f"network.{name}"], value) for name, value in saved.items())
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The run directory of a tiny search."""
+    out = tmp_path_factory.mktemp("source")
+    run_search(DATA, tiny_settings("darts"), out, progress=Silent())
+    return out
+
+
+@pytest.fixture(scope="module")
+def adapted(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adaptations")
+    assert ended(started(2, folder, "adaptations", source, folder / "out")) == [0, 0], said(folder, 0) + said(folder, 1)
+    return folder, returned(folder)
+
+
+@pytest.mark.parametrize("name", [*grouped_runs.ADAPTATIONS, "brought"])
+def test_an_adaptation_is_the_same_in_both(adapted, name):
+    first, second = (result[name] for result in adapted[1])
+    assert [first.pop("told", 1) > 0, second.pop("told", 0) > 0] == [True, False]
+    assert plain(first) == plain(second)
+
+
+def test_one_process_writes_an_adaptation(adapted):
+    folder, results = adapted
+    for name in grouped_runs.ADAPTATIONS:
+        out = folder / "out" / name
+        assert json.loads((out / "config.json").read_text())["processes"] == 2
+        history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+        assert history == results[1][name]["history"] and len(history) == (0 if name == "as is" else 2)
+        ranking = list(csv.DictReader((out / "ranking.csv").read_text().splitlines()))
+        assert [row["genotype"] for row in ranking] == [row[2] for row in results[1][name]["ranking"]]
+
+
+def test_sub_networks_rank_as_in_one_process(adapted, source, monkeypatch):
+    """Of the weights as they are: the same figures to the bit, whoever took which."""
+    monkeypatch.setattr(importlib.import_module("lt_nas_ext.engine.evaluate"), "BATCH", grouped_runs.SMALL_BATCH)
+    alone = run_adapt(source, DATA, grouped_runs.adapting("as is"), progress=Silent())
+    wanted = [(one.val_macro, one.val_accuracy, str(one.genotype)) for one in alone.ranking]
+    assert len(wanted) == 5  # an odd number for two
+    for result in adapted[1]:
+        assert [tuple(row) for row in result["as is"]["ranking"]] == wanted
+        assert result["as is"]["macro"] == alone.metrics["supernet"]["macro"]
+
+
+def test_kept_features_train_the_head_as_in_one_process(adapted, source):
+    """Nothing is augmented and no batch norm trained: the mean over shares is the mean over the batch."""
+    alone = run_adapt(source, DATA, grouped_runs.adapting("cached"), progress=Silent())
+    for result in adapted[1]:
+        for name, value in alone.supernet.state_dict().items():
+            torch.testing.assert_close(result["cached"]["state"][name], value, rtol=1e-5, atol=1e-6)
+        losses = [row["train_loss"] for row in result["cached"]["history"]]
+        assert losses == pytest.approx([row["train_loss"] for row in alone.history], abs=1e-6)
+
+
+@pytest.mark.parametrize("below", [".", "ranking"])
+def test_an_adaptation_killed_goes_on_to_the_same_end(tmp_path, source, below):
+    runs = {name: tmp_path / name / "out" for name in ("whole", "killed")}
+    assert ended(started(2, tmp_path / "whole", "killable_adaptation", source, runs["whole"])) == [0, 0]
+    processes = started(2, tmp_path / "killed", "killable_adaptation", source, runs["killed"])
+    wait_for_epochs(runs["killed"] / below, 1)
+    for process in processes:
+        send(process, signal.SIGKILL)
+    assert ended(processes) == [-9, -9] and not (runs["killed"] / "genotype.json").exists()
+    assert ended(started(2, tmp_path / "killed", "killable_adaptation", source, runs["killed"])) == [0, 0]
+    assert contents(runs["killed"]) == contents(runs["whole"])
+
+
+def test_the_command_adapts_in_both_and_speaks_once(tmp_path, source):
+    words = [
+        "adapt", "--run", str(source), "--data", "digits", "--epochs", "1", "--subnets", "2", "--augment", "none",
+        "--device", "cpu", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    assert ended(started(2, tmp_path, "command", *words)) == [0, 0], said(tmp_path, 0) + said(tmp_path, 1)
+    first, second = returned(tmp_path)
+    assert first["code"] == second["code"] == 0 and "next: lt-nas retrain" in first["printed"]
+    assert second["printed"] == ""
+
+
 def test_barlow_twins_of_two_halves_is_that_of_the_whole(tmp_path):
     criterion, views = grouped_runs.twins_of_64()
     loss = criterion(*views)
@@ -86,10 +166,11 @@ def test_barlow_twins_of_two_halves_is_that_of_the_whole(tmp_path):
         assert (result["gradient"] - expected).norm() <= 1e-5 * expected.norm()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_is_killed_ends_the_other(tmp_path, victim):
+@pytest.mark.parametrize("name, victim", [("endless", 0), ("endless", 1), ("endless_adaptation", 1)])
+def test_a_process_that_is_killed_ends_the_other(tmp_path, source, name, victim):
     """The first holds the store by which the other finds out."""
-    processes = started(2, tmp_path, "endless", tmp_path / "out")
+    more = [source] if name == "endless_adaptation" else []
+    processes = started(2, tmp_path, name, tmp_path / "out", *more)
     wait_for_epochs(tmp_path / "out", 1)
     began = time.monotonic()
     send(processes[victim], signal.SIGKILL)
@@ -254,7 +335,7 @@ def test_an_environment_that_says_too_little(monkeypatch, environment, message):
         run_search(DATA, tiny_settings("darts"), progress=Silent())
 
 
-def test_only_search_and_retrain_share_their_work(monkeypatch, capsys, tmp_path):
+def test_what_does_not_share_its_work_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for command in ("reproduce digits", "demo", "report"):

@@ -66,7 +66,7 @@ DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
 }
 """Commands whose defaults depend on their flags."""
 
-SHARED = ("search", "retrain")
+SHARED = ("search", "adapt", "retrain", "baseline")
 """Commands that several processes (torchrun) do together."""
 
 
@@ -79,7 +79,7 @@ def run(name: str, words: Sequence[str]) -> None:
         Interrupted: Ctrl-C during a run.
     """
     if name not in SHARED:
-        check_alone(name, "only search and retrain share their work")
+        check_alone(name, "only search, adapt, retrain and baseline share their work")
     log_to_terminal()
     default = DEFAULTS[name](words) if name in DEFAULTS else None
     command = tyro.cli(

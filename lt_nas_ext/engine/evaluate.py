@@ -10,6 +10,7 @@ from torch import nn
 from lt_nas_ext.data import ImageSet, normalize
 from lt_nas_ext.data.draws import as_floats
 from lt_nas_ext.engine.classifier import Classifier
+from lt_nas_ext.engine.processes import ALONE, Group
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.longtail import Metrics, evaluate_predictions
 
@@ -23,13 +24,26 @@ def batched(
     device: torch.device,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    group: Group = ALONE,
 ) -> torch.Tensor:
-    """`function` of the normalised images, a batch at a time: (N, ...), on the device."""
-    parts = [
-        function(normalize(part.to(device), mean, std).contiguous(memory_format=torch.channels_last))
-        for part in images.images.split(BATCH)
-    ]
-    return torch.cat(parts)
+    """`function` of the normalised images, a batch at a time: (N, ...), on the device.
+
+    Several processes take turns with the batches, and each gets what one process would have made of all of them.
+    """
+
+    def made(part: torch.Tensor) -> torch.Tensor:
+        return function(normalize(part.to(device), mean, std).contiguous(memory_format=torch.channels_last))
+
+    parts = images.images.split(BATCH)
+    if group.size == 1:
+        return torch.cat([made(part) for part in parts])
+    turns = []
+    for first in range(0, len(parts), group.size):
+        own = made(parts[min(first + group.rank, len(parts) - 1)])  # where none is left, one that is not looked at
+        whole = own.new_zeros(BATCH, *own.shape[1:])  # all send as much
+        whole[: len(own)] = own
+        turns.append(group.gather(whole).flatten(0, 1))
+    return torch.cat(turns)[: len(images)]
 
 
 @torch.no_grad()

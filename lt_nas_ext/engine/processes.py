@@ -198,6 +198,15 @@ class Group:
         dist.all_reduce(said, dist.ReduceOp.MAX, self.process_group)
         return bool(said)
 
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What each process gives, by its rank: (size, ...), for tensors of one shape, type and kind of device."""
+        if self.size == 1:
+            return tensor[None]
+        own = tensor.contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own, group=self.process_group)
+        return torch.stack(parts)
+
     def share(self, value: Any, device: torch.device | str = "cpu") -> Any:
         """The first process's value: tensors (on `device` in the others), numbers, text and containers of them."""
         if self.size == 1:
@@ -282,7 +291,7 @@ class Group:
 
     def check_alike(self, parts: Mapping[str, Any], epoch: int) -> None:
         """Raise `ProcessesDiffer` unless every part has the same bits in all processes after an epoch."""
-        if self.size == 1:
+        if self.size == 1 or not parts:
             return
         own = torch.tensor([list(bytes.fromhex(checksum({name: part}))) for name, part in parts.items()])
         digests = [torch.empty_like(own) for _ in range(self.size)]
@@ -318,7 +327,7 @@ def _joined(rank: int, size: int) -> Group:
         raise UserError(f"processes: got {size}, but PyTorch {torch.__version__} was built without torch.distributed")
     if dist.is_initialized():
         raise UserError(
-            "processes: torch.distributed is initialised already; wanted this to be left to search and retrain"
+            "processes: torch.distributed is initialised already; wanted this to be left to search, adapt and retrain"
         )
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:

@@ -89,6 +89,13 @@ class Feed:
             purpose = ("augment", self._role, epoch, step, *again, *self._group.mark)
             yield self._draw(own, generator(self._device, self._seed, *purpose))
 
+    def chosen(self, epoch: int, attempt: int = 0) -> Iterator[torch.Tensor]:
+        """Which images the draws of an epoch are of: for what is kept of every image in place of its pixels."""
+        again = _again(attempt)
+        (batches,) = self._batches(*again) if again else self._sets
+        for chosen in batches.indices(epoch):
+            yield chosen[self._mine]
+
     @property
     def _mine(self) -> slice:
         """Which images of a batch are this process's."""

@@ -56,7 +56,7 @@ class AdaptSettings:
     epochs: int = 20
     """Epochs over the target's training images, less val_fraction."""
     batch_size: int = 64
-    """Images in a step."""
+    """Images in a step. Several processes share them."""
     lr: float = 0.1
     """Learning rate of the head (SGD) in the first epoch; cosine schedule to 0."""
     backbone_lr: float = 0.025
@@ -89,7 +89,8 @@ class AdaptSettings:
     """A loss or gradient that is not finite: begin the epoch again with other draws, once, then stop (rollback); leave
     the step out (skip); or stop."""
     capture: bool = True
-    """On CUDA, record the step as a graph and replay it: the same numbers with one launch a step."""
+    """On CUDA, record the step as a graph and replay it: the same numbers with one launch a step. Not in several
+    processes."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
 
