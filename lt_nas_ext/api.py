@@ -25,6 +25,7 @@ from lt_nas_ext.engine import (
     run_retrain,
     run_search,
 )
+from lt_nas_ext.engine.consensus import Elsewhere
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import AdaptSettings, SearchSettings, method_class, preset
 from lt_nas_ext.methods.settings import overridden
@@ -43,6 +44,7 @@ def search(
     resume: bool = False,
     progress: Progress | None = None,
     seeds: int = 1,
+    elsewhere: Elsewhere | None = None,
     **overrides: Any,
 ) -> SearchResult:
     """Search the cells of a network for a set of images.
@@ -55,6 +57,8 @@ def search(
         resume: continue the run in `out`.
         progress: what follows the run; by default a bar on a terminal, log lines elsewhere.
         seeds: searches with so many seeds, from `seed` on; their consensus is returned (`engine.run_consensus`).
+        elsewhere: does the searches of several seeds, such as `experiments.seeds.in_a_queue(Spread(jobs=4))`; by
+            default they are done one after the other in this process.
         **overrides: any field of `SearchSettings`, such as `epochs=40`.
 
     Returns:
@@ -72,7 +76,9 @@ def search(
     """
     settings = search_settings(method, preset, overrides)
     if seeds != 1:
-        return run_consensus(_loaded(data), settings, seeds, out, resume, progress)
+        return run_consensus(_loaded(data), settings, seeds, out, resume, progress, elsewhere)
+    if elsewhere is not None:
+        raise UserError("elsewhere: got it with one seed; wanted seeds=2 or more, for searches to spread")
     return run_search(_loaded(data), settings, out, resume, progress)
 
 

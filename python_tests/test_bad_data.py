@@ -29,6 +29,7 @@ from lt_nas_ext import cli
 from lt_nas_ext.data import check_folder, read_images
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.local_crew import LocalCrew
 from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.worker import Follow, Job
 
@@ -605,7 +606,7 @@ def write_too_much(follow: Follow) -> str:
 def test_a_study_on_a_full_disk(tmp_path: Path) -> None:
     message = f"out: cannot write what cells, seed 0 found: {FULL}; the others are kept"
     with pytest.raises(UserError, match=message):
-        run_queue([Job("cells, seed 0", write_too_much)], tmp_path, 1)
+        run_queue([Job("cells, seed 0", write_too_much)], tmp_path, LocalCrew(1))
 
 
 def test_a_run_on_a_full_disk_resumes(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -450,6 +450,16 @@ CASES: list[tuple[str, Mistake, str]] = [
     ),
     ("search, no seed", lambda: search(seeds=0), "seeds: got 0; wanted a whole number, at least 2 for a consensus"),
     (
+        "search, one seed elsewhere",
+        lambda: search(elsewhere=print),
+        "elsewhere: got it with one seed; wanted seeds=2 or more, for searches to spread",
+    ),
+    (
+        "search, seeds elsewhere that leave nothing",
+        lambda: search(seeds=2, elsewhere=print),
+        "elsewhere: got it without out; wanted out=DIR, where the searches leave what they find",
+    ),
+    (
         "search, a consensus of random genotypes",
         lambda: search(preset="random", epochs=2, candidate_epochs=1, seeds=2),
         "seeds: got 2 for method 'random', which has no gates to agree on; wanted 1",
@@ -928,6 +938,11 @@ CASES: list[tuple[str, Mistake, str]] = [
         "search --method darts --preset paper-ssf",
         "preset: 'paper-ssf' is a preset of 'ssf-nas', not of 'darts'; name one of the two",
     ),
+    (
+        "lt-nas search, jobs of one search",
+        "search --jobs 2",
+        "jobs: got --jobs or --cluster for one search; wanted --seeds 2 or more with it",
+    ),
     ("lt-nas search, an unknown device", "search --device tpu", f"device: got 'tpu'; {DEVICE}"),
     ("lt-nas search, out holds a run", "search --preset demo-darts --out run", f"out: run {HOLDS}"),
     (
@@ -1129,6 +1144,14 @@ FLAGS: list[tuple[str, str, str]] = [
     ("none to adapt", "adapt", "--run"),
     ("too much of imb", "reproduce imb --scale 2", "scale: got 2; wanted a share of the work, above 0 and at most 1"),
     ("the source for a target", "reproduce imb --targets balance", "wanted some of exp-0.1, exp-0.01, step-0.01,"),
+    ("no job at a time", "search --seeds 2 --jobs 0", "jobs: got 0; wanted a whole number, at least 1"),
+    ("no such cluster", "search --seeds 2 --cluster sge", "invalid choice 'sge' for argument '--cluster'"),
+    (
+        "options of no cluster",
+        "search --seeds 2 --cluster-options timeout_min=5",
+        "cluster_options: got some with cluster='none'; wanted cluster='slurm' too, or no options",
+    ),
+    ("no cluster of imb", "reproduce imb --cluster sge", "invalid choice 'sge' for argument '--cluster'"),
     ("a word too many", "doctor now", "Unrecognized options: now"),
 ]
 

@@ -27,6 +27,7 @@ from lt_nas_ext.engine.processes import ALONE, Group, asked
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.engine.streams import Feed
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.local_crew import LocalCrew
 from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.methods import Problem, Stream
 from lt_nas_ext.methods.darts import Darts
@@ -345,7 +346,7 @@ def test_what_does_not_share_its_work_is_refused(monkeypatch, capsys, tmp_path):
     with pytest.raises(UserError, match=r"^seeds: got 2 processes"):
         run_consensus(DATA, tiny_settings("darts"), 2)
     with pytest.raises(UserError, match=r"^jobs: got 2 processes"):
-        run_queue([], tmp_path, 1)
+        run_queue([], tmp_path, LocalCrew(1))
 
 
 def test_a_device_of_the_local_rank(monkeypatch):

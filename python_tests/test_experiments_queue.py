@@ -22,7 +22,8 @@ from rich.console import Console
 
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import BarBoard, LogBoard, default_board
-from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, QueueInterrupted, cores, run_queue
+from lt_nas_ext.experiments.local_crew import SECONDS_TO_STOP, LocalCrew, cores
+from lt_nas_ext.experiments.queue import QueueInterrupted, run_queue
 from lt_nas_ext.experiments.worker import Follow, Job
 
 
@@ -85,7 +86,7 @@ def test_every_job_is_done_once_on_one_thread(tmp_path: Path) -> None:
     board = Remembered()
     jobs = [Job(f"walk {steps}", partial(walk, steps)) for steps in (3, 1, 2)]
     with pytest.warns(UserWarning, match="ties: a gate ties"):
-        run_queue([*jobs, Job("ties", warn)], tmp_path, workers=2, board=board)
+        run_queue([*jobs, Job("ties", warn)], tmp_path, LocalCrew(2), board=board)
     assert board.jobs == 4 and board.closed
     assert board.begun == ["walk 3", "walk 1", "walk 2", "ties"]
     assert board.done == {f"walk {n}": f"{n} steps, 1 thread" for n in (1, 2, 3)} | {"ties": "warned"}
@@ -97,16 +98,16 @@ def test_jobs_wait_for_others_and_leave_out_what_is_done(tmp_path: Path) -> None
     board = Remembered()
     last = Job("last", partial(walk, 1), frozenset({"first", "before"}))
     jobs = [Job("before", fail), Job("first", partial(walk, 30)), last, Job("meanwhile", partial(walk, 1))]
-    run_queue(jobs, tmp_path, workers=2, board=board, done={"before", "of another distribution"})
+    run_queue(jobs, tmp_path, LocalCrew(2), board=board, done={"before", "of another distribution"})
     assert board.jobs == 3 and board.begun == ["first", "meanwhile", "last"]
-    run_queue(jobs, tmp_path, workers=2, board=Remembered(), done=[job.name for job in jobs])
+    run_queue(jobs, tmp_path, LocalCrew(2), board=Remembered(), done=[job.name for job in jobs])
 
 
 def test_it_ends_when_its_time_is_over(tmp_path: Path) -> None:
     board = Remembered()
     with pytest.raises(QueueInterrupted, match=f"the time is over with 0 of 2 runs done, .* saved .* in {tmp_path}"):
         jobs = [Job("endless", walk_on), Job("never", warn)]
-        run_queue(jobs, tmp_path, 1, board=board, until=time.monotonic() + 1)
+        run_queue(jobs, tmp_path, LocalCrew(1), board=board, until=time.monotonic() + 1)
     assert board.closed and board.begun == ["endless"] and not multiprocessing.active_children()
 
 
@@ -120,13 +121,13 @@ def test_it_ends_when_its_time_is_over(tmp_path: Path) -> None:
 def test_what_is_wrong_in_a_job_is_told(tmp_path: Path, job: object, error: type, message: str) -> None:
     board = Remembered()
     with pytest.raises(error, match=message):
-        run_queue([Job("the bad one", job), Job("never", warn)], tmp_path, 1, board=board)  # type: ignore[arg-type]
+        run_queue([Job("the bad one", job), Job("never", warn)], tmp_path, LocalCrew(1), board=board)  # type: ignore[arg-type]
     assert board.closed and board.begun == ["the bad one"] and not multiprocessing.active_children()
 
 
 def test_a_killed_worker_ends_the_others(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the worker at the bad one was killed \(exit code -9\)"):
-        run_queue([Job("endless", walk_on), Job("the bad one", die)], tmp_path, 2, board=Remembered())
+        run_queue([Job("endless", walk_on), Job("the bad one", die)], tmp_path, LocalCrew(2), board=Remembered())
     assert not multiprocessing.active_children()
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from lt_nas_ext.engine import BarProgress, JsonProgress, LogProgress, Progress, Several, TensorBoard
 from lt_nas_ext.engine.processes import asked
 from lt_nas_ext.engine.progress import default_progress
+from lt_nas_ext.experiments.board import BarBoard, Board, JsonBoard, LogBoard, QuietBoard, default_board
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Following:
             yield Several(followers)
         if machine is not None and not self.quiet:
             machine.say("result", out=str(out))
+
+    def board(self) -> Board:
+        """What is to follow a queue of runs."""
+        if self.quiet:
+            return QuietBoard()
+        return {"auto": default_board, "bar": BarBoard, "lines": LogBoard, "json": JsonBoard}[self.progress]()
 
     def _shown(self) -> Progress:
         return {"auto": default_progress, "bar": BarProgress, "lines": LogProgress}[self.progress]()

@@ -29,6 +29,9 @@ from lt_nas_ext.engine import (
 from lt_nas_ext.engine.classifier import trained_run
 from lt_nas_ext.engine.processes import asked
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.board import Board
+from lt_nas_ext.experiments.seeds import in_a_queue
+from lt_nas_ext.experiments.spread import Spread
 from lt_nas_ext.longtail import Calibration, Metrics
 from lt_nas_ext.methods import SearchSettings
 from lt_nas_ext.report.runs import read_run
@@ -54,14 +57,19 @@ class Search:
     """What the run tells while it lasts."""
     seeds: int = 1
     """Search with so many seeds, from --seed on, in OUT/seed-SEED; OUT gets the genotype of their mean gates."""
+    spread: Spread = field(default_factory=Spread)
+    """Where the searches of --seeds are started."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Continue the run in OUT; where there is none, begin it."""
 
     def run(self) -> None:
         """Search, and say what was found and where it lies."""
         out = self.out or Path("runs", f"{self.settings.method}-{self.data.data}-{self.settings.seed}")
+        if self.seeds == 1 and self.spread != Spread():
+            raise UserError("jobs: got --jobs or --cluster for one search; wanted --seeds 2 or more with it")
+        board = self.following.board()
         with self.following.of(out) as progress:
-            (self._search if self.seeds == 1 else self._agree)(out, progress)
+            self._search(out, progress) if self.seeds == 1 else self._agree(out, progress, board)
 
     def _search(self, out: Path, progress: Progress) -> None:
         found = run_search(self.data.load(), self.settings, out, self.resume, progress)
@@ -76,8 +84,9 @@ class Search:
             say(f"validation macro accuracy of candidates: {', '.join(percent(one['val_macro']) for one in contest)}")
         say(f"next: lt-nas retrain --run {out}")
 
-    def _agree(self, out: Path, progress: Progress) -> None:
-        found = run_consensus(self.data.load(), self.settings, self.seeds, out, self.resume, progress)
+    def _agree(self, out: Path, progress: Progress, board: Board) -> None:
+        queue = in_a_queue(self.spread, self.data.load, board, self.following.tensorboard)
+        found = run_consensus(self.data.load(), self.settings, self.seeds, out, self.resume, progress, queue)
         say(str(found.genotype))
         say(f"two of the {self.seeds} seeds agree on {percent(found.metrics['agreement'])} of the edges on average")
         say(f"next: lt-nas retrain --run {out}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from lt_nas_ext.engine.search import SearchResult, run_search
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.methods import Problem, SearchSettings, method_class
 
+Elsewhere = Callable[[Dataset, Mapping[Path, SearchSettings]], None]
+"""Does searches, each with its settings in its directory, begun or continued: in processes of their own, say."""
+
 
 def run_consensus(
     data: Dataset,
@@ -29,6 +32,7 @@ def run_consensus(
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> SearchResult:
     """Search with `seeds` seeds from `settings.seed` on; derive one genotype from the mean of their final gates [ours].
 
@@ -38,7 +42,8 @@ def run_consensus(
         seeds: how many; at least 2.
         out: directory of the consensus, a run that can be retrained; the searches are in `seed-0/`, … below it.
         resume: continue what is in `out`.
-        progress: what follows each search.
+        progress: what follows each search that is done here.
+        elsewhere: does the searches before; by default, and what it leaves undone, one after the other in this process.
 
     Returns:
         The consensus: no history of its own, and in `metrics` how far the seeds agree. `agreement` is the mean share of
@@ -52,6 +57,8 @@ def run_consensus(
         raise UserError(f"seeds: got {seeds!r}; wanted a whole number, at least 2 for a consensus")
     check_alone("seeds", "each search is a run of its own; start them one by one with --seed")
     check_out(out, resume)
+    if elsewhere is not None and out is None:
+        raise UserError("elsewhere: got it without out; wanted out=DIR, where the searches leave what they find")
     problem = Problem(data.num_classes, data.image_shape, tuple(data.counts))
     kind = method_class(settings.method)
     settings = kind.fitted(settings, problem)
@@ -62,10 +69,16 @@ def run_consensus(
     directory = None
     if out is not None:
         directory = RunDirectory(out, run_config("search", settings, data, seeds=list(numbers)), resume)
+    searches = {seed: replace(settings, seed=seed) for seed in numbers}
+    if elsewhere is not None and directory is not None:
+        elsewhere(data, {directory.path / f"seed-{seed}": own for seed, own in searches.items()})
     runs = []
-    for seed in numbers:
+    for seed, own in searches.items():
         below = None if directory is None else directory.path / f"seed-{seed}"
-        runs.append(run_search(data, replace(settings, seed=seed), below, below is not None, progress))
+        with warnings.catch_warnings():
+            if below is not None and (below / "metrics.json").exists():
+                warnings.simplefilter("ignore")  # it is only read, and what it has to say was said
+            runs.append(run_search(data, own, below, below is not None, progress))
     gates = mean_gates([run.history[-1]["gates"] for run in runs])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,10 +1,11 @@
-"""What a queue shows: on a terminal a bar for the whole and one for each worker, elsewhere a line a job."""
+"""What a queue shows: on a terminal a bar for the whole and one for each worker, elsewhere a line a job; or JSON."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -87,6 +88,54 @@ class LogBoard:
     def finish(self, worker: int, job: str, result: str) -> None:
         self._done += 1
         LOG.info("%s: %s (%d of %d)", job, result, self._done, self._jobs)
+
+    def close(self) -> None:
+        pass
+
+
+class JsonBoard:
+    """A JSON object a line: `start`, then of each run `begin`, `step` as it tells of them, `done`; `end`.
+
+    >>> JsonBoard(sys.stdout).begin(0, "seed 0")
+    {"event": "begin", "run": "seed 0"}
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def start(self, title: str, jobs: int) -> None:
+        self._say("start", run=title, runs=jobs)
+
+    def begin(self, worker: int, job: str) -> None:
+        self._say("begin", run=job)
+
+    def report(self, worker: int, job: str, phase: str, done: int, total: int) -> None:
+        self._say("step", run=job, phase=phase, step=done, steps=total)
+
+    def finish(self, worker: int, job: str, result: str) -> None:
+        self._say("done", run=job, result=result)
+
+    def close(self) -> None:
+        self._say("end")
+
+    def _say(self, event: str, **content: str | int) -> None:
+        print(json.dumps({"event": event, **content}), file=self._stream, flush=True)
+
+
+class QuietBoard:
+    """Nothing."""
+
+    def start(self, title: str, jobs: int) -> None:
+        pass
+
+    def begin(self, worker: int, job: str) -> None:
+        pass
+
+    def report(self, worker: int, job: str, phase: str, done: int, total: int) -> None:
+        pass
+
+    def finish(self, worker: int, job: str, result: str) -> None:
+        pass
 
     def close(self) -> None:
         pass

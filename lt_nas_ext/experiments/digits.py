@@ -28,7 +28,8 @@ from lt_nas_ext import data
 from lt_nas_ext.engine import RetrainSettings, run_retrain, run_search
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
-from lt_nas_ext.experiments.queue import cores, run_queue
+from lt_nas_ext.experiments.local_crew import LocalCrew, cores
+from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.study import Study, conclude
 from lt_nas_ext.experiments.worker import Follow, Job
 from lt_nas_ext.methods import SearchSettings, preset
@@ -108,7 +109,7 @@ def run_digits(
         for seed in range(seeds)
         for name in names
     ]
-    run_queue(queue, out, jobs, "digits", board)
+    run_queue(queue, out, LocalCrew(jobs), "digits", board)
     runs = [out / f"seed-{seed}" / name for name in names for seed in range(seeds)]
     return conclude(runs, out, "digits", factor=FACTOR, plan=asdict(plan))
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from lt_nas_ext.engine import RetrainSettings
 from lt_nas_ext.engine.checkpoint import write_text
-from lt_nas_ext.engine.device import choose_device
 from lt_nas_ext.engine.meter import finite
 from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.carry import HALVED, pack, unpack
@@ -33,7 +32,7 @@ from lt_nas_ext.experiments.imb_figures import (
 )
 from lt_nas_ext.experiments.imb_runs import ImbPlan, finished, jobs, places
 from lt_nas_ext.experiments.imb_settings import SOURCE, ImbSettings
-from lt_nas_ext.experiments.queue import at_a_time, run_queue
+from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.sections import SMOKE
 from lt_nas_ext.experiments.series import claim, until
 from lt_nas_ext.experiments.study import machine
@@ -101,18 +100,17 @@ def run_imb(
         QueueInterrupted: Ctrl-C, or the minutes are over; call again to continue.
     """
     began, out, settings = time.monotonic(), Path(out), settings or ImbSettings()
-    device = choose_device(settings.device)
     if settings.carry is not None:
         unpack(settings.carry, out)
     images = survey(settings.data, settings.root, settings.image_scale, settings.distributions)
     plan = (plan or imb_plan(settings)).scaled(settings.scale).on(settings.device)
     claim(out, _identity(settings, plan, images))
-    workers = settings.jobs or at_a_time(device, settings.device)
+    crew = settings.spread.crew(out, settings.device)
     asked = (plan, settings.chosen, settings.seeds)
     try:
         queue = jobs(out, images, *asked)
         done = finished(out, queue, places(*asked))
-        run_queue(queue, out, workers, "imb", board, until(began, settings.minutes), done)
+        run_queue(queue, out, crew, "imb", board, until(began, settings.minutes), done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry)
@@ -222,7 +220,7 @@ def _settings(plan: ImbPlan) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _command(out: Path, settings: ImbSettings) -> str:
-    free = ("jobs", "minutes", "carry")
+    free = ("jobs", "minutes", "carry", "cluster", "cluster_options")
     values = {key: value for key, value in asdict(settings).items() if key not in free}
     return shlex.join(["lt-nas", "reproduce", "imb", *flags(values, asdict(ImbSettings())), "--out", str(out)])
 

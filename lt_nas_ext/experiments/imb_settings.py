@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.cluster_crew import Cluster
 from lt_nas_ext.experiments.images import ALL, DATA
+from lt_nas_ext.experiments.spread import Spread
 from lt_nas_ext.methods.settings import check_choice, check_number, check_whole
 
 SOURCE = "balance"
@@ -39,9 +41,15 @@ class ImbSettings:
     scale: float = 1.0
     """Share of the epochs (at least 2) and of the sub-networks (at least 8), and but for digits of all images."""
     jobs: int | None = None
-    """Runs at work at the same time; by default one a core, each on one thread, or one in all on CUDA."""
+    """Runs at work at the same time; by default one a core, each on one thread, or one a CUDA device, each on its own;
+    on a cluster as many as it takes."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
+    cluster: Cluster = "none"
+    """Where the runs are started: in processes here (none), as jobs of Slurm (slurm), or as such jobs here, to try it
+    (local). The last two need the package submitit."""
+    cluster_options: tuple[str, ...] = ()
+    """Of the jobs, as submitit calls them: slurm_partition=gpu gpus_per_node=1 timeout_min=240."""
     minutes: float | None = None
     """Stop cleanly before so many minutes are over; the same command continues. By default when all is done."""
     carry: Path | None = None
@@ -50,13 +58,19 @@ class ImbSettings:
 
     def __post_init__(self) -> None:
         check_choice(self, "data", DATA)
-        check_whole(self, "seeds", *(["jobs"] if self.jobs is not None else []), least=1)
+        check_whole(self, "seeds", least=1)
+        Spread(self.jobs, self.cluster, self.cluster_options)  # which checks them
         check_number(self, "scale", *(["minutes"] if self.minutes is not None else []), above=0.0)
         if self.scale > 1.0:
             raise UserError(f"scale: got {self.scale:g}; wanted a share of the work, above 0 and at most 1")
         possible, named = [name for name in ALL if name != SOURCE], self.targets
         if not isinstance(named, tuple) or not set(named) <= set(possible) or len(set(named)) < len(named):
             raise UserError(f"targets: got {named!r}; wanted some of {', '.join(possible)}, each once")
+
+    @property
+    def spread(self) -> Spread:
+        """Where the runs are started."""
+        return Spread(self.jobs, self.cluster, self.cluster_options)
 
     @property
     def chosen(self) -> tuple[str, ...]:

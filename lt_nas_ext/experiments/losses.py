@@ -23,8 +23,9 @@ from lt_nas_ext.data import Dataset, ImageSet, normalize
 from lt_nas_ext.engine.checkpoint import write_text
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
+from lt_nas_ext.experiments.local_crew import LocalCrew, cores
 from lt_nas_ext.experiments.plain_loop import Epochs, Recipe, Training, train_plainly
-from lt_nas_ext.experiments.queue import cores, run_queue
+from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.study import Study, machine
 from lt_nas_ext.experiments.worker import Follow, Job
 from lt_nas_ext.longtail import Calibration, calibrate, evaluate_predictions, retrain_classifier, tau_normalized
@@ -111,7 +112,7 @@ def run_losses(
         for seed in range(seeds)
         for name in names
     ]
-    run_queue(queue, out, jobs, "losses", board)
+    run_queue(queue, out, LocalCrew(jobs), "losses", board)
     trained = [
         (seed, json.loads(_file(out, name, seed).read_text())["rows"]) for name in names for seed in range(seeds)
     ]

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lt_nas_ext.engine.checkpoint import write_text
-from lt_nas_ext.engine.device import choose_device
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.carry import STUDY, pack, unpack
-from lt_nas_ext.experiments.cluster import run_on_cluster
 from lt_nas_ext.experiments.images import Images, survey
+from lt_nas_ext.experiments.local_crew import SECONDS_TO_STOP
 from lt_nas_ext.experiments.networks import Place, Plan, finished, jobs, needed, places, read
-from lt_nas_ext.experiments.queue import SECONDS_TO_STOP, at_a_time, run_queue
+from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.settings import StudySettings
 from lt_nas_ext.report.runs import Network
 
@@ -61,7 +60,7 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
         QueueInterrupted: Ctrl-C, or the minutes are over; call again to continue.
     """
     began, out = time.monotonic(), Path(out)
-    device = choose_device(settings.device)
+    crew = settings.spread.crew(out, settings.device)
     if settings.carry is not None:
         unpack(settings.carry, out)
     images = survey(settings.data, settings.root, settings.scale, settings.distributions)
@@ -70,12 +69,7 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
     asked = (plan, settings.distributions, settings.seeds)
     try:
         queue, done = jobs(out, images, *asked), finished(out, *asked)
-        end = until(began, settings.minutes)
-        if settings.cluster == "none":
-            run_queue(queue, out, settings.jobs or at_a_time(device, settings.device), name, board, end, done)
-        else:
-            options = settings.job_options()
-            run_on_cluster(settings.cluster, queue, out, settings.jobs, options, name, board, end, done)
+        run_queue(queue, out, crew, name, board, until(began, settings.minutes), done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry, needed=needed(out, *asked))

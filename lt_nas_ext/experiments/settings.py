@@ -8,8 +8,9 @@ from typing import get_args
 
 from lt_nas_ext.engine.retrain_settings import Size
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.experiments.cluster import Cluster
+from lt_nas_ext.experiments.cluster_crew import Cluster
 from lt_nas_ext.experiments.images import DATA, DISTRIBUTIONS
+from lt_nas_ext.experiments.spread import Spread
 from lt_nas_ext.methods.settings import check_choice, check_number, check_whole
 
 
@@ -53,34 +54,21 @@ class StudySettings:
         check_choice(self, "data", DATA)
         check_choice(self, "size", get_args(Size))
         check_whole(self, "seeds", least=1)
-        check_whole(self, *(["jobs"] if self.jobs is not None else []), least=1)
         check_number(self, "scale", above=0.0)
         if self.scale > 1.0:
             raise UserError(f"scale: got {self.scale:g}; wanted a share of the paper's work, above 0 and at most 1")
         check_number(self, *(["minutes"] if self.minutes is not None else []), above=0.0)
-        check_choice(self, "cluster", get_args(Cluster))
-        self.job_options()
+        Spread(self.jobs, self.cluster, self.cluster_options)  # which checks them
         named = self.distributions
         if not isinstance(named, tuple) or not named or not set(named) <= set(DISTRIBUTIONS):
             raise UserError(f"distributions: got {named!r}; wanted some of {', '.join(DISTRIBUTIONS)}")
         if len(set(named)) < len(named):
             raise UserError(f"distributions: got {named!r}; wanted each once")
 
-    def job_options(self) -> dict[str, int | str]:
-        """The cluster's options by name.
-
-        >>> StudySettings(cluster="local", cluster_options=("timeout_min=240", "slurm_partition=gpu")).job_options()
-        {'timeout_min': 240, 'slurm_partition': 'gpu'}
-        """
-        pairs = [option.partition("=") for option in self.cluster_options]
-        for name, equals, value in pairs:
-            if not (name and equals and value):
-                raise UserError(
-                    f"cluster_options: got {name + equals + value!r}; wanted NAME=VALUE, such as timeout_min=240"
-                )
-        if pairs and self.cluster == "none":
-            raise UserError("cluster_options: got some with cluster='none'; wanted cluster='slurm' too, or no options")
-        return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+    @property
+    def spread(self) -> Spread:
+        """Where the runs are started."""
+        return Spread(self.jobs, self.cluster, self.cluster_options)
 
 
 VERIFICATION = StudySettings(distributions=tuple(DISTRIBUTIONS))

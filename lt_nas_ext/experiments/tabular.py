@@ -33,8 +33,9 @@ from lt_nas_ext.engine.seeds import derived_seed
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.images import DISTRIBUTIONS
+from lt_nas_ext.experiments.local_crew import LocalCrew, cores
 from lt_nas_ext.experiments.plain_loop import Recipe, Training, fit_plainly
-from lt_nas_ext.experiments.queue import cores, run_queue
+from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.rank import mean_tau, mean_tau_interval
 from lt_nas_ext.experiments.study import machine
 from lt_nas_ext.experiments.worker import Follow, Job
@@ -162,7 +163,7 @@ def run_tabular(
         )
         for seed, name, number in places
     ]
-    run_queue(queue, out, jobs, "tabular", board)
+    run_queue(queue, out, LocalCrew(jobs), "tabular", board)
     trained = {place: json.loads(_file(out, *place).read_text()) for place in places}
     return _concluded(out, genotypes, seeds, plan, trained)
 
