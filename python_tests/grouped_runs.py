@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import tiny_studies
 import torch
 from tiny_runs import Silent, tiny_data, tiny_settings
 from torch import nn
@@ -27,6 +28,8 @@ from lt_nas_ext.engine.processes import join
 from lt_nas_ext.engine.retrain_settings import RetrainSettings
 from lt_nas_ext.engine.steps import Steps
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.group_crew import together
+from lt_nas_ext.experiments.table1 import run_table1
 from lt_nas_ext.methods.darts import Darts
 from lt_nas_ext.methods.imb_nas import AdaptSettings
 from lt_nas_ext.nn import BarlowTwinsLoss
@@ -176,6 +179,22 @@ def adaptations(source: Path, out: Path) -> dict[str, Any]:
     return {**results, "brought": {"state": brought.supernet.state_dict(), "history": brought.history}}
 
 
+def study(out: Path) -> dict[str, Any]:
+    """Three searches and six trainings, one of them of cells that a rule left empty at first."""
+    told = tiny_studies.Told()
+    done: list[Any] = []
+    together(lambda: done.append(run_table1(out, tiny_studies.SETTINGS, plan=tiny_studies.PLAN, board=told)))
+    return {"studies": len(done), "jobs": told.jobs, "steps": told.steps}
+
+
+def killable_study(out: Path, minutes: float | None = None) -> None:
+    """The same, of searches that somebody has to end."""
+    searches = {name: replace(one, epochs=5000) for name, one in tiny_studies.PLAN.searches.items()}
+    plan = replace(tiny_studies.PLAN, searches=searches)
+    settings = replace(tiny_studies.SETTINGS, scale=1.0, minutes=minutes)
+    together(lambda: run_table1(out, settings, plan=plan) and None)
+
+
 class Slow(Silent):
     """So that a run can be killed before its end."""
 
@@ -288,7 +307,7 @@ RUNS: dict[str, Callable[..., Any]] = {
     run.__name__: run
     for run in (
         searches, trainings, adaptations, twins, endless, endless_adaptation, differing, poisoned, uneven, taken,
-        interrupted_alone, killable, killable_adaptation, command,
+        interrupted_alone, killable, killable_adaptation, command, study, killable_study,
     )
 }  # fmt: skip
 

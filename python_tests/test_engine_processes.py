@@ -339,7 +339,7 @@ def test_an_environment_that_says_too_little(monkeypatch, environment, message):
 def test_what_does_not_share_its_work_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for command in ("reproduce digits", "demo", "report"):
+    for command in ("reproduce losses", "reproduce tabular", "demo", "report"):
         assert cli.main([*command.split(), "--help"]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"lt-nas: error: {command}: got 2 processes (WORLD_SIZE, set by torchrun); wanted one")

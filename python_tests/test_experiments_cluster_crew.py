@@ -87,11 +87,13 @@ def test_wrong_settings_are_named(settings, changes, message):
 
 
 def test_a_study_of_adaptations_goes_to_a_cluster_too(submitit, tmp_path):
-    crew = ImbSettings(cluster="local", cluster_options=("timeout_min=5",), jobs=1).spread.crew(tmp_path, "auto")
+    crew = ImbSettings(cluster="local", cluster_options=("timeout_min=5",), jobs=1).spread.crew(
+        tmp_path, "auto", Remembered()
+    )
     assert isinstance(crew, ClusterCrew)
     run_queue([Job("first", partial(note, tmp_path / "first"))], tmp_path, crew, board=Remembered())
     assert (tmp_path / "first").read_text() == "written" and (tmp_path / "submitit").is_dir()
-    assert isinstance(ImbSettings(jobs=3).spread.crew(tmp_path, "cpu"), LocalCrew)
+    assert isinstance(ImbSettings(jobs=3).spread.crew(tmp_path, "cpu", Remembered()), LocalCrew)
 
 
 def test_workers_share_the_devices_of_a_machine_out(monkeypatch):

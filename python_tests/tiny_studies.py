@@ -31,6 +31,29 @@ PLAN = Plan(
 RUNS = ["darts", "fair-darts", "ssf-nas", "random-0", "random-1", "small-conv-net"]
 
 
+class Told:
+    """A board that keeps which jobs are done, and how many steps it was told of."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+        self.steps = 0
+
+    def start(self, title: str, jobs: int) -> None:
+        pass
+
+    def begin(self, worker: int, job: str) -> None:
+        pass
+
+    def report(self, worker: int, job: str, phase: str, done: int, total: int) -> None:
+        self.steps += done
+
+    def finish(self, worker: int, job: str, result: str) -> None:
+        self.jobs.append(job)
+
+    def close(self) -> None:
+        pass
+
+
 class InThisProcess:
     """A queue without workers, whose start takes longer than their work here; it counts the steps."""
 

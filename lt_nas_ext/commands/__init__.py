@@ -36,6 +36,7 @@ from lt_nas_ext.commands.training import (
     search_defaults,
 )
 from lt_nas_ext.engine.processes import check_alone
+from lt_nas_ext.experiments.group_crew import together
 
 TYPES: dict[str, type[Any]] = {
     "search": Search,
@@ -69,6 +70,9 @@ DEFAULTS: dict[str, Callable[[Sequence[str]], Any]] = {
 SHARED = ("search", "adapt", "retrain", "baseline")
 """Commands that several processes (torchrun) do together."""
 
+SHARED_BY_RUN = tuple(f"reproduce {study}" for study in ("digits", "imb", "table1", "verification", "hls"))
+"""Likewise, one run after the other. The trainings of the other studies are too small to share."""
+
 
 def run(name: str, words: Sequence[str]) -> None:
     """Parse the flags of a command and run it.
@@ -78,8 +82,8 @@ def run(name: str, words: Sequence[str]) -> None:
         SystemExit: after --help, or with code 2 after a flag that is none.
         Interrupted: Ctrl-C during a run.
     """
-    if name not in SHARED:
-        check_alone(name, "only search, adapt, retrain and baseline share their work")
+    if name not in (*SHARED, *SHARED_BY_RUN):
+        check_alone(name, f"only {', '.join((*SHARED, *SHARED_BY_RUN))} share their work")
     log_to_terminal()
     default = DEFAULTS[name](words) if name in DEFAULTS else None
     command = tyro.cli(
@@ -89,4 +93,4 @@ def run(name: str, words: Sequence[str]) -> None:
         default=default,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    command.run()
+    together(command.run) if name in SHARED_BY_RUN else command.run()

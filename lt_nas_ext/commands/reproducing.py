@@ -41,7 +41,8 @@ class ReproduceDigits:
     seeds: int = 5
     """How many random seeds; they count from 0."""
     jobs: OptionalInt = None
-    """Networks at work at the same time, each in a process of one thread; by default one a core."""
+    """Networks at work at the same time, each in a process of one thread; by default one a core. Not with torchrun,
+    whose processes do one network after the other, together."""
     out: Path = Path("runs/digits")
     """Directory of the runs (seed-0/ssf-nas, ...), report.html and results.json, which has every seed's figures."""
 

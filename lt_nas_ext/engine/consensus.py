@@ -55,7 +55,7 @@ def run_consensus(
     """
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 2:
         raise UserError(f"seeds: got {seeds!r}; wanted a whole number, at least 2 for a consensus")
-    check_alone("seeds", "each search is a run of its own; start them one by one with --seed")
+    check_alone("seeds", "each search is a run of its own, and --jobs of them run side by side")
     check_out(out, resume)
     if elsewhere is not None and out is None:
         raise UserError("elsewhere: got it without out; wanted out=DIR, where the searches leave what they find")

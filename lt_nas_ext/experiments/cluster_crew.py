@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 from lt_nas_ext.engine import Interrupted, LogProgress
@@ -77,7 +78,12 @@ class ClusterCrew:
             time.sleep(self._seconds)
         return [Heard(*place, Report("done", _result(place[1], self._running.pop(place)))) for place in done]
 
-    def close(self) -> None:
+    def __enter__(self) -> ClusterCrew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for submitted in self._running.values():
             submitted.cancel(check=False)
 

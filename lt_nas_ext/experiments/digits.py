@@ -27,9 +27,9 @@ from typing import Any
 from lt_nas_ext import data
 from lt_nas_ext.engine import RetrainSettings, run_retrain, run_search
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.experiments.board import Board
-from lt_nas_ext.experiments.local_crew import LocalCrew, cores
+from lt_nas_ext.experiments.board import Board, default_board
 from lt_nas_ext.experiments.queue import run_queue
+from lt_nas_ext.experiments.spread import Spread
 from lt_nas_ext.experiments.study import Study, conclude
 from lt_nas_ext.experiments.worker import Follow, Job
 from lt_nas_ext.methods import SearchSettings, preset
@@ -99,8 +99,8 @@ def run_digits(
         UserError: `out` holds something else, or a study with other settings.
         QueueInterrupted: Ctrl-C; call again to continue.
     """
-    out, jobs = Path(out), cores() if jobs is None else jobs
-    for name, value in (("seeds", seeds), ("jobs", jobs)):
+    out, board = Path(out), board or default_board()
+    for name, value in (("seeds", seeds), ("jobs", 1 if jobs is None else jobs)):
         if value < 1:
             raise UserError(f"{name}: got {value}; wanted at least 1")
     names = (*plan.searches, *plan.controls)
@@ -109,7 +109,7 @@ def run_digits(
         for seed in range(seeds)
         for name in names
     ]
-    run_queue(queue, out, LocalCrew(jobs), "digits", board)
+    run_queue(queue, out, Spread(jobs).crew(out, "cpu", board), "digits", board)
     runs = [out / f"seed-{seed}" / name for name in names for seed in range(seeds)]
     return conclude(runs, out, "digits", factor=FACTOR, plan=asdict(plan))
 

@@ -19,7 +19,7 @@ from typing import Any
 from lt_nas_ext.engine import RetrainSettings
 from lt_nas_ext.engine.checkpoint import write_text
 from lt_nas_ext.engine.meter import finite
-from lt_nas_ext.experiments.board import Board
+from lt_nas_ext.experiments.board import Board, default_board
 from lt_nas_ext.experiments.carry import HALVED, pack, unpack
 from lt_nas_ext.experiments.images import ALL, Images, survey
 from lt_nas_ext.experiments.imb_figures import (
@@ -105,12 +105,13 @@ def run_imb(
     images = survey(settings.data, settings.root, settings.image_scale, settings.distributions)
     plan = (plan or imb_plan(settings)).scaled(settings.scale).on(settings.device)
     claim(out, _identity(settings, plan, images))
-    crew = settings.spread.crew(out, settings.device)
+    board, end = board or default_board(), until(began, settings.minutes)
+    crew = settings.spread.crew(out, settings.device, board, end)
     asked = (plan, settings.chosen, settings.seeds)
     try:
         queue = jobs(out, images, *asked)
         done = finished(out, queue, places(*asked))
-        run_queue(queue, out, crew, "imb", board, until(began, settings.minutes), done)
+        run_queue(queue, out, crew, "imb", board, end, done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry)

@@ -42,7 +42,7 @@ class ImbSettings:
     """Share of the epochs (at least 2) and of the sub-networks (at least 8), and but for digits of all images."""
     jobs: int | None = None
     """Runs at work at the same time; by default one a core, each on one thread, or one a CUDA device, each on its own;
-    on a cluster as many as it takes."""
+    on a cluster as many as it takes. Not with torchrun, whose processes do one run after the other, together."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
     cluster: Cluster = "none"

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 
 import torch
 
+from lt_nas_ext.engine.processes import check_alone
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.queue import Heard
 from lt_nas_ext.experiments.worker import Job, Report, serve
@@ -38,9 +40,13 @@ class LocalCrew:
 
     Args:
         size: at least 1.
+
+    Raises:
+        UserError: torchrun started this process: each of them would start so many.
     """
 
     def __init__(self, size: int) -> None:
+        check_alone("jobs", "the queue starts the processes that it needs, --jobs of them")
         self._size, self._workers = size, list[_Worker]()
 
     @property
@@ -61,7 +67,12 @@ class LocalCrew:
         ready = wait(list(pipes), timeout=0.2)
         return [worker.hear() for pipe, worker in pipes.items() if pipe in ready]
 
-    def close(self) -> None:
+    def __enter__(self) -> LocalCrew:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for worker in self._workers:
             worker.process.terminate()  # at work: ends after its step; idle: at once
         try:

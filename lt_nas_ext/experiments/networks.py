@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lt_nas_ext.engine import RetrainSettings, run_retrain, run_search
+from lt_nas_ext.engine.processes import asked
 from lt_nas_ext.engine.retrain_settings import SIZES, Derivation
 from lt_nas_ext.experiments.branch import branch_from
 from lt_nas_ext.experiments.images import DISTRIBUTIONS, Images
@@ -205,7 +206,7 @@ def search(
 
     `begin` is the search whose epochs are the first ones of this one. What came out, in words.
     """
-    if begin is not None:
+    if begin is not None and not asked().rank:  # of several processes the first alone looks into `out`
         branch_from(begin, out, settings)
     data = images.load(distribution, settings.seed)
     try:

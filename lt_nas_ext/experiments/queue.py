@@ -6,15 +6,14 @@ there and goes on from its last whole epoch.
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from lt_nas_ext.engine import Interrupted
-from lt_nas_ext.engine.processes import check_alone
 from lt_nas_ext.engine.stop import StopSignal
 from lt_nas_ext.errors import UserError
 from lt_nas_ext.experiments.board import Board, default_board
@@ -43,7 +42,10 @@ class Heard(NamedTuple):
 
 
 class Crew(Protocol):
-    """Those who do the jobs: processes of this machine (`LocalCrew`), or a cluster (`ClusterCrew`)."""
+    """Those who do the jobs.
+
+    Processes of this machine (`LocalCrew`), those of torchrun together (`GroupCrew`), or a cluster (`ClusterCrew`).
+    """
 
     @property
     def free(self) -> bool:
@@ -59,7 +61,11 @@ class Crew(Protocol):
             UserError: a job was lost.
         """
 
-    def close(self) -> None:
+    def __enter__(self) -> Crew: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End what is at work; its state is saved."""
 
 
@@ -77,7 +83,7 @@ def run_queue(
     Args:
         jobs: in an order in which they could be done one by one.
         out: where they leave what they do, for the message of an interruption.
-        crew: who does them, and how many at a time; it is closed at the end.
+        crew: who does them, and how many at a time; at the end nobody is left at work.
         title: what the whole is called on the board.
         board: what follows the queue; by default bars on a terminal, log lines elsewhere.
         until: when to stop, by `time.monotonic()`; by default when all are done.
@@ -88,21 +94,23 @@ def run_queue(
         RuntimeError: a job failed otherwise; the message holds its traceback.
         QueueInterrupted: Ctrl-C, SIGTERM, or the time is over; begin the queue again to continue.
     """
-    check_alone("jobs", "the queue starts the processes that it needs, --jobs of them")
     waiting, finished = [job for job in jobs if job.name not in done], set(done)
     board, names = board or default_board(), {job.name for job in jobs}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out: cannot write to {out}: {error.strerror}") from None
-    with StopSignal() as stop, contextlib.closing(crew):
+
+    def stopped() -> QueueInterrupted:
+        why = "interrupted" if until is None or time.monotonic() < until else "the time is over"
+        return QueueInterrupted(out, len(finished), len(jobs), why)
+
+    with StopSignal() as stop, crew:
         board.start(title, len(waiting))
         try:
             while not finished >= names:
-                if stop.requested:
-                    raise QueueInterrupted(out, len(finished), len(jobs))
-                if until is not None and time.monotonic() >= until:
-                    raise QueueInterrupted(out, len(finished), len(jobs), "the time is over")
+                if stop.requested or (until is not None and time.monotonic() >= until):
+                    raise stopped()
                 for job in [job for job in waiting if job.after <= finished]:
                     if not crew.free:
                         break
@@ -117,7 +125,7 @@ def run_queue(
                         finished.add(name)
                         board.finish(number, name, said.text)
                     elif said.kind == "stopped":
-                        raise QueueInterrupted(out, len(finished), len(jobs))
+                        raise stopped()
                     elif said.kind == "refused":
                         raise UserError(said.text)
                     else:

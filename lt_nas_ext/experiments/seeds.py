@@ -10,7 +10,7 @@ from pathlib import Path
 from lt_nas_ext.data import Dataset
 from lt_nas_ext.engine import Progress, Several, TensorBoard, run_search
 from lt_nas_ext.engine.consensus import Elsewhere
-from lt_nas_ext.experiments.board import Board
+from lt_nas_ext.experiments.board import Board, default_board
 from lt_nas_ext.experiments.networks import done
 from lt_nas_ext.experiments.queue import run_queue
 from lt_nas_ext.experiments.spread import Spread
@@ -50,8 +50,9 @@ def in_a_queue(
             for path, settings in searches.items()
         ]
         finished = {f"seed {settings.seed}" for path, settings in searches.items() if done(path)}
-        out = next(iter(searches)).parent
-        run_queue(jobs, out, spread.crew(out, device), f"{len(jobs)} searches", board, done=finished)
+        out, shown = next(iter(searches)).parent, board or default_board()
+        crew = spread.crew(out, device, shown)
+        run_queue(jobs, out, crew, f"{len(jobs)} searches", shown, done=finished)
 
     return queued
 

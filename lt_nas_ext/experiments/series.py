@@ -11,7 +11,7 @@ from typing import Any
 
 from lt_nas_ext.engine.checkpoint import write_text
 from lt_nas_ext.errors import UserError
-from lt_nas_ext.experiments.board import Board
+from lt_nas_ext.experiments.board import Board, default_board
 from lt_nas_ext.experiments.carry import STUDY, pack, unpack
 from lt_nas_ext.experiments.images import Images, survey
 from lt_nas_ext.experiments.local_crew import SECONDS_TO_STOP
@@ -60,7 +60,8 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
         QueueInterrupted: Ctrl-C, or the minutes are over; call again to continue.
     """
     began, out = time.monotonic(), Path(out)
-    crew = settings.spread.crew(out, settings.device)
+    board, end = board or default_board(), until(began, settings.minutes)
+    crew = settings.spread.crew(out, settings.device, board, end)
     if settings.carry is not None:
         unpack(settings.carry, out)
     images = survey(settings.data, settings.root, settings.scale, settings.distributions)
@@ -69,7 +70,7 @@ def run_series(name: str, settings: StudySettings, plan: Plan, out: str | Path, 
     asked = (plan, settings.distributions, settings.seeds)
     try:
         queue, done = jobs(out, images, *asked), finished(out, *asked)
-        run_queue(queue, out, crew, name, board, until(began, settings.minutes), done)
+        run_queue(queue, out, crew, name, board, end, done)
     finally:
         if settings.carry is not None:
             pack(out, settings.carry, needed=needed(out, *asked))

@@ -36,7 +36,7 @@ class StudySettings:
     """Trained networks: small (8 cells, C = 16) or paper (DARTS' 20 cells, C = 36). Digits have a size of their own."""
     jobs: int | None = None
     """Runs at work at the same time; by default one a core, each on one thread, or one a CUDA device, each on its own;
-    on a cluster as many as it takes."""
+    on a cluster as many as it takes. Not with torchrun, whose processes do one run after the other, together."""
     device: str = "auto"
     """Where to compute: auto (CUDA if there is one), cpu, cuda, cuda:1, ..."""
     cluster: Cluster = "none"

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 from lt_nas_ext.engine.device import choose_device
+from lt_nas_ext.engine.processes import join
 from lt_nas_ext.errors import UserError
+from lt_nas_ext.experiments.board import Board
 from lt_nas_ext.experiments.cluster_crew import Cluster, ClusterCrew
+from lt_nas_ext.experiments.group_crew import GroupCrew
 from lt_nas_ext.experiments.local_crew import LocalCrew, at_a_time
 from lt_nas_ext.experiments.queue import Crew
 from lt_nas_ext.methods.settings import check_choice, check_whole
@@ -60,16 +63,27 @@ class Spread:
         """
         return self.jobs or at_a_time(choose_device(device), device)
 
-    def crew(self, out: Path, device: str) -> Crew:
+    def crew(self, out: Path, device: str, board: Board, until: float | None = None) -> Crew:
         """Those who do the runs.
 
         Args:
             out: directory of them all; a cluster's own files and logs go to `out`/submitit.
             device: what the runs compute on, as a setting calls it.
+            board: what follows them.
+            until: when they are to stop, by `time.monotonic()`.
 
         Raises:
-            UserError: this machine has no such device, or submitit is missing or refuses an option.
+            UserError: this machine has no such device, submitit is missing or refuses an option, or torchrun started
+                processes and others are asked for.
         """
+        group = join()
+        if group.size > 1:
+            if self != Spread():
+                raise UserError(
+                    f"jobs: got --jobs or --cluster in {group.size} processes (torchrun), which do one run after the "
+                    "other, each together; wanted one or the other"
+                )
+            return GroupCrew(group, board, until)
         if self.cluster == "none":
             return LocalCrew(self.here(device))
         return ClusterCrew(self.cluster, out / "submitit", self.jobs, self.options())

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -103,10 +103,17 @@ def _outcome(job: Job, pipe: Connection) -> Report:
         return Report("failed", traceback.format_exc())
 
 
-class Reporter:
-    """A progress that tells another process where the phase stands, four times a second at most."""
+class Listener(Protocol):
+    """Where reports go: a pipe to another process, or straight to a board."""
 
-    def __init__(self, pipe: Connection, phase: str) -> None:
+    def send(self, said: Report, /) -> None:
+        """Take one."""
+
+
+class Reporter:
+    """A progress that tells where the phase stands, four times a second at most."""
+
+    def __init__(self, pipe: Listener, phase: str) -> None:
         self._pipe, self._phase = pipe, phase
         self._done = self._total = 0
         self._told = 0.0
