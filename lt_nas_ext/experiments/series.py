@@ -102,11 +102,14 @@ def claim(out: Path, now: Mapping[str, Any]) -> None:
     path = out / STUDY
     try:
         before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if before:
-            _check_same(out, before, now)
+    except (OSError, ValueError) as error:
+        raise UserError(f"out: cannot read the study in {out}: {error}") from None
+    if before:
+        _check_same(out, before, now)
+    try:
         out.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**before, **now}, indent=1) + "\n")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UserError(f"out: cannot write the study to {out}: {error}") from None
 
 
