@@ -1,17 +1,19 @@
 // How the drivers run a kernel: its memory poisoned before it is written, every phase thread by thread.
 #pragma once
 
-#include <limits>
+#include <cstring>
 #include <vector>
 
 #include "../../csrc/common/sum_rows_body.h"
 
 namespace lt::host {
 
-// Nothing that a sum could hide.
+// Nothing that a sum could hide: NaNs, also where narrower types lie in the memory.
 template <class A>
 std::vector<A> poisoned(int64_t elements) {
-  return std::vector<A>(elements, std::numeric_limits<A>::quiet_NaN());
+  std::vector<A> memory(elements);
+  if (elements > 0) std::memset(memory.data(), 0xff, elements * sizeof(A));
+  return memory;
 }
 
 template <class F>
