@@ -143,6 +143,26 @@ def test_under_autocast():
     assert same(run_twice, kept)
 
 
+def test_the_second_run_takes_float32_products_as_the_first():
+    """TF32 is chosen where forward runs, and only there."""
+    seen = []
+
+    class Cell(torch.nn.Linear):
+        def forward(self, x):
+            seen.append(torch.backends.cuda.matmul.fp32_precision)
+            return super().forward(x)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        output = recomputed(Cell(4, 4), torch.ones(2, 4))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    output.sum().backward()
+    assert seen == ["tf32", "tf32"]
+    assert torch.get_float32_matmul_precision() == before
+
+
 def test_no_gradients_no_difference():
     with torch.no_grad():
         assert torch.equal(supernet(True)(images()), supernet(False)(images()))
