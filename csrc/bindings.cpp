@@ -30,10 +30,11 @@ TORCH_LIBRARY(lt_nas_ext, m) {
       "bool need_weight) -> (Tensor, Tensor)");
   m.def(
       "sep_unit(Tensor[] x, Tensor depthwise, Tensor pointwise, int stride, int dilation, Tensor? mean, "
-      "Tensor? inv_std, bool batch) -> (Tensor[] z, Tensor moments)");
+      "Tensor? inv_std, bool batch, bool tf32) -> (Tensor[] z, Tensor moments)");
   m.def(
       "sep_unit_backward(Tensor[] dz, Tensor[] x, Tensor depthwise, Tensor pointwise, int stride, int dilation, "
-      "Tensor? mean, Tensor? inv_std, bool batch, bool need_x, bool need_weights) -> (Tensor[], Tensor, Tensor)");
+      "Tensor? mean, Tensor? inv_std, bool batch, bool tf32, bool need_x, bool need_weights) -> "
+      "(Tensor[], Tensor, Tensor)");
 }
 
 namespace {

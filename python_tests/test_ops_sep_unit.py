@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,10 +16,12 @@ from operator_laws import (
     assert_error_is_at_most_twice_eagers,
     assert_same_bits_on_another_stream_and_in_a_graph,
     assert_same_bits_on_every_thread_count,
+    equal_to_the_bit,
     fuzzed,
     layout,
     needs_kernels,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lt_nas_ext as lt
 from lt_nas_ext.errors import UserError
@@ -79,6 +84,16 @@ def assert_equal_to_float64(case: Case, dtype: torch.dtype) -> None:
 def assert_no_worse_than_eager(case: Case) -> None:
     ours, eagers = case.value_and_gradients(), case.value_and_gradients(sep_unit_eager)
     assert_error_is_at_most_twice_eagers(ours, eagers, case.wide().value_and_gradients(sep_unit_eager))
+
+
+@contextlib.contextmanager
+def float32_precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 # ---- literal values -------------------------------------------------------------------------------------------------
@@ -314,7 +329,7 @@ def test_opcheck(normed):
     if normed:
         own = torch.stack([lt.ops.channel_moments(one) for one in case.x], 1)
         statistics = own[0], (own[1] + 1e-5).rsqrt()
-    arguments = (case.x, case.depthwise, case.pointwise, 2, 1, *statistics, True)
+    arguments = (case.x, case.depthwise, case.pointwise, 2, 1, *statistics, True, False)
     torch.library.opcheck(torch.ops.lt_nas_ext.sep_unit, arguments)
     for need_x, need_weights in [(True, True), (False, True), (True, False)]:
         backward = (case.grads, *[[t.detach() for t in a] if isinstance(a, list) else a for a in arguments])
@@ -339,6 +354,29 @@ def test_autocast_is_the_twins():
     with torch.autocast("cpu", torch.bfloat16):
         got, wanted = case.z()[0], case.z(function=sep_unit_eager)[0]
     assert all(torch.equal(a, b) and a.dtype == torch.bfloat16 for a, b in zip(got, wanted, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize(("precision", "other"), [("high", "highest"), ("highest", "high")])
+def test_backward_takes_the_precision_of_its_forward_pass(precision, other):
+    """The engine's context of a precision ends before backward begins."""
+    seen = {}
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            if function.namespace == "lt_nas_ext":
+                names = [argument.name for argument in function._schema.arguments]
+                seen[function._schema.name] = arguments[names.index("tf32")]
+            return function(*arguments, **keywords or {})
+
+    case = Case(dtype=torch.float32)
+    with Seen():
+        with float32_precision(precision):
+            z, _ = case.z()
+        with float32_precision(other):
+            torch.autograd.backward(z, case.grads)
+    chosen = precision == "high"
+    assert seen == {"lt_nas_ext::sep_unit": chosen, "lt_nas_ext::sep_unit_backward": chosen}
 
 
 # ---- on CUDA ---------------------------------------------------------------------------------------------------------
@@ -376,9 +414,42 @@ def test_every_size_on_cuda(case, normed):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("normed", [False, True])
-def test_same_bits_on_every_stream_of_a_device(normed):
-    case = Case((17, 16), images=19, channels=16, out=16, normed=normed, dtype=torch.float32, device="cuda")
-    assert_same_bits_on_another_stream_and_in_a_graph(case.value_and_gradients)
+@pytest.mark.parametrize("channels", [4, 12, 16, 36, 64])
+@pytest.mark.parametrize("out", [4, 20, 64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_products_of_every_size_on_cuda(dtype, out, channels, normed):
+    sizes = {"size": (13, 41), "channels": channels, "out": out, "stride": 1 + out // 16 % 2}
+    assert_no_worse_than_eager(Case(**sizes, kernel=5, normed=normed, dtype=dtype, device="cuda"))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("channels", [4, 12, 16, 36, 64])
+@pytest.mark.parametrize("out", [4, 20, 64])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tf32_on_cuda(stride, out, channels, normed):
+    """Factors have 10 bits, which is seen; backward takes them so outside of the context too."""
+    case = Case((13, 41), channels=channels, out=out, stride=stride, normed=normed, dtype=torch.float32, device="cuda")
+    exact = case.wide().value_and_gradients(sep_unit_eager)
+    with float32_precision("high"):
+        z, moments = case.z()
+    rounded = [*z, moments, *torch.autograd.grad(z, case.inputs, case.grads)]
+    for got, wanted in zip(rounded, exact, strict=True):
+        assert (got.double() - wanted).norm() <= 1e-3 * wanted.norm()
+    for got, wanted in zip([rounded[0], rounded[-1]], [exact[0], exact[-1]], strict=True):
+        assert (got.double() - wanted).norm() > 10 * TOLERANCE[torch.float32] * wanted.norm()
+    with float32_precision("high"):
+        assert equal_to_the_bit(rounded, case.value_and_gradients())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("precision", ["highest", "high"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_on_every_stream_of_a_device(dtype, precision, normed):
+    case = Case((17, 16), images=19, channels=16, out=16, normed=normed, dtype=dtype, device="cuda")
+    with float32_precision(precision):
+        assert_same_bits_on_another_stream_and_in_a_graph(case.value_and_gradients)
 
 
 @pytest.mark.cuda
@@ -444,4 +515,4 @@ def test_bad_input(function, arguments, message):
 )
 def test_the_bare_operator_never_trusts_its_arguments(arguments):
     with pytest.raises((ValueError, TypeError, NotImplementedError)):
-        torch.ops.lt_nas_ext.sep_unit(*arguments)
+        torch.ops.lt_nas_ext.sep_unit(*arguments, False)

@@ -23,7 +23,7 @@ Optional optional(const Tensor& t) { return t.defined() ? Optional(t) : std::nul
 
 struct Numbers {
   int64_t stride, dilation;
-  bool batch;
+  bool batch, tf32;
 };
 
 // z of every edge in ATen's operators.
@@ -46,16 +46,17 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
  public:
   static variable_list forward(AutogradContext* ctx, at::TensorList x, const Tensor& depthwise, const Tensor& pointwise,
                                int64_t stride, int64_t dilation, const Optional& mean, const Optional& inv_std,
-                               bool batch) {
+                               bool batch, bool tf32) {
     at::AutoDispatchBelowADInplaceOrView below;
     ctx->set_materialize_grads(false);
     ctx->saved_data["stride"] = stride;
     ctx->saved_data["dilation"] = dilation;
     ctx->saved_data["batch"] = batch;
+    ctx->saved_data["tf32"] = tf32;
     variable_list saved{depthwise, pointwise, mean.value_or(Tensor()), inv_std.value_or(Tensor())};
     saved.insert(saved.end(), x.begin(), x.end());
     ctx->save_for_backward(std::move(saved));
-    auto [z, moments] = call(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch);
+    auto [z, moments] = call(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, tf32);
     ctx->mark_non_differentiable({moments});
     z.push_back(moments);
     return z;
@@ -66,9 +67,9 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
     const Tensor &depthwise = saved[0], &pointwise = saved[1], &mean = saved[2], &inv_std = saved[3];
     const at::TensorList x = at::TensorList(saved).slice(4);
     const Numbers numbers{ctx->saved_data["stride"].toInt(), ctx->saved_data["dilation"].toInt(),
-                          ctx->saved_data["batch"].toBool()};
+                          ctx->saved_data["batch"].toBool(), ctx->saved_data["tf32"].toBool()};
     const size_t inputs = x.size();
-    variable_list result(inputs + 7);  // x, depthwise, pointwise, stride, dilation, mean, inv_std, batch
+    variable_list result(inputs + 8);  // x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, tf32
     const size_t edges = edges_of(depthwise, pointwise);
     variable_list dz(grads.begin(), grads.begin() + edges);
     Tensor given;
@@ -84,7 +85,7 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
     if (at::GradMode::is_enabled()) return differentiable(ctx, x, saved, numbers, dz);
     auto [dx, ddepthwise, dpointwise] =
         call_backward(dz, x, depthwise, pointwise, numbers.stride, numbers.dilation, optional(mean), optional(inv_std),
-                      numbers.batch, need_x, need_weights);
+                      numbers.batch, numbers.tf32, need_x, need_weights);
     for (size_t i = 0; i < inputs && need_x; ++i) result[i] = dx[i];
     if (need_weights) {
       result[inputs] = ddepthwise;
@@ -97,7 +98,7 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
   static variable_list differentiable(AutogradContext* ctx, at::TensorList x, const variable_list& saved,
                                       const Numbers& numbers, const variable_list& dz) {
     const size_t inputs = x.size();
-    variable_list result(inputs + 7), own = apart(x), wanted;
+    variable_list result(inputs + 8), own = apart(x), wanted;
     own.insert(own.end(), {at::alias(saved[0]), at::alias(saved[1])});
     std::vector<size_t> places;
     for (size_t i = 0; i < inputs + 2; ++i) {
@@ -114,8 +115,8 @@ class SepUnit : public torch::autograd::Function<SepUnit> {
 };
 
 Outputs sep_unit_autograd(at::TensorList x, const Tensor& depthwise, const Tensor& pointwise, int64_t stride,
-                          int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch) {
-  variable_list z = SepUnit::apply(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch);
+                          int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch, bool tf32) {
+  variable_list z = SepUnit::apply(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, tf32);
   Tensor moments = z.back();
   z.pop_back();
   return {std::move(z), std::move(moments)};

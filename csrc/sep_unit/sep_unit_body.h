@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../common/depthwise_tile.h"
+#include "../common/tensor_core.h"
 
 namespace lt::sep_unit {
 
@@ -17,8 +18,28 @@ constexpr int kMaxOutChannels = 4 * kThreads;
 // What a thread leaves of its pixels of z: means and squares of four channels, and their count.
 constexpr int kOwn = 9;
 
+// O is the type in which the products with pointwise take their factors: that of sums, or one of tensor cores.
+template <class T, class O>
+constexpr bool kOnTensorCores = !std::is_same_v<O, accumulate_t<T>>;
+
+// Elements from pixel to pixel of u. On tensor cores an odd multiple of four words: the eight pixels × four words that a
+// warp reads at once then lie in 32 different banks, as do the four (twice four) × eight of the pointwise gradient in 16
+// bits; in TF32 its last four words meet the first.
+template <class T, class O>
+LT_HOST_DEVICE int u_pitch(int channels) {
+  if constexpr (!kOnTensorCores<T, O>) return channels;
+  constexpr int depth = 32 / sizeof(O);
+  return (channels + depth / 2 - 1) / depth * depth + depth / 2;
+}
+
+// What u takes of shared memory, in numbers of the type of sums.
+template <class T, class O>
+LT_HOST_DEVICE int u_elements(const DepthwiseTiles& t) {
+  return t.pixels() * u_pitch<T, O>(t.chunk) * static_cast<int>(sizeof(O)) / static_cast<int>(sizeof(accumulate_t<T>));
+}
+
 // Travels to the device by value. Edges of one group share x, or a group is one edge.
-template <class T>
+template <class T, class O = accumulate_t<T>>
 struct UnitForward {
   using A = accumulate_t<T>;
   DepthwiseTiles tiles;
@@ -35,40 +56,86 @@ struct UnitForward {
 
   LT_HOST_DEVICE int source(int edge) const { return shared ? 0 : edge; }
   LT_HOST_DEVICE int groups() const { return (edges + edges_a_group - 1) / edges_a_group; }
-  LT_HOST_DEVICE int z_elements() const { return tiles.chunks() > 1 ? tiles.pixels() * out_channels : 0; }
+  // Elements from pixel to pixel of z: even with 32 channels the rows of a fragment do not all begin in one bank.
+  LT_HOST_DEVICE int z_pitch() const {
+    return kOnTensorCores<T, O> && out_channels % 32 == 0 ? out_channels + 8 : out_channels;
+  }
+  LT_HOST_DEVICE int z_elements() const {
+    return kOnTensorCores<T, O> || tiles.chunks() > 1 ? tiles.pixels() * z_pitch() : 0;
+  }
+  // On tensor cores u is done with when a thread leaves its moments, and they take its place.
+  LT_HOST_DEVICE int u_and_own_elements() const {
+    const int u = u_elements<T, O>(tiles), own = kThreads * kOwn;
+    if constexpr (kOnTensorCores<T, O>) return u > own ? u : own;
+    return u + own;
+  }
   // Sums of every part of every channel.
   LT_HOST_DEVICE int part_elements() const { return out_channels > kThreads ? out_channels : kThreads; }
   LT_HOST_DEVICE int shared_elements() const {
-    return tiles.in_elements() + tiles.pixels() * tiles.chunk + z_elements() + kThreads * kOwn + 2 * part_elements();
+    return tiles.in_elements() + z_elements() + u_and_own_elements() + 2 * part_elements();
   }
 };
 
-template <class A>
+template <class A, class O>
 struct ForwardShared {
-  A *a, *u, *z, *own, *sums, *squares;
+  A *a, *z;
+  O* u;
+  A *own, *sums, *squares;
 };
 
-template <class T>
-LT_HOST_DEVICE ForwardShared<accumulate_t<T>> forward_shared(const UnitForward<T>& f, accumulate_t<T>* base) {
-  ForwardShared<accumulate_t<T>> s;
+template <class T, class O>
+LT_HOST_DEVICE ForwardShared<accumulate_t<T>, O> forward_shared(const UnitForward<T, O>& f, accumulate_t<T>* base) {
+  ForwardShared<accumulate_t<T>, O> s;
   s.a = base;
-  s.u = s.a + f.tiles.in_elements();
-  s.z = s.u + f.tiles.pixels() * f.tiles.chunk;
-  s.own = s.z + f.z_elements();
-  s.sums = s.own + kThreads * kOwn;
+  s.z = s.a + f.tiles.in_elements();
+  accumulate_t<T>* const u = s.z + f.z_elements();
+  s.u = reinterpret_cast<O*>(u);
+  s.sums = u + f.u_and_own_elements();
+  s.own = s.sums - kThreads * kOwn;
   s.squares = s.sums + f.part_elements();
   return s;
 }
 
 // Phase: u = the depthwise output of an edge, channels [first, first + count).
-template <int K, int Shift, class T>
+template <int K, int Shift, class T, class O>
 LT_HOST_DEVICE void between_thread(const DepthwiseTiles& t, const T* depthwise, int edge, int first, int count,
-                                   const accumulate_t<T>* a, int thread, accumulate_t<T>* u) {
+                                   const accumulate_t<T>* a, int thread, O* u) {
   const T* const w = depthwise + int64_t{edge} * t.taps() * t.channels + first;
-  depthwise_thread<K, Shift>(
-      over_tile(t, count), a, w, t.channels, false, thread,
-      [&](int row, int column, int c, accumulate_t<T> sum) { u[(row * t.width + column) * count + c] = sum; });
+  const int pitch = u_pitch<T, O>(count);
+  depthwise_thread<K, Shift>(over_tile(t, count), a, w, t.channels, false, thread,
+                             [&](int row, int column, int c, accumulate_t<T> sum) {
+                               u[(row * t.width + column) * pitch + c] = tensor_core::factor<O>(sum);
+                             });
 }
+
+// Mean and squares of four channels over the pixels that a thread takes of z.
+template <class A>
+struct OwnMoments {
+  A shift[4] = {}, sum[4] = {}, squares[4] = {};
+  int counted = 0;
+
+  LT_HOST_DEVICE void take(const Four<A>& z) {
+    LT_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      if (counted == 0) shift[j] = z.v[j];
+      const A distance = z.v[j] - shift[j];
+      sum[j] += distance;
+      squares[j] += distance * distance;
+    }
+    ++counted;
+  }
+
+  // own: kOwn numbers.
+  LT_HOST_DEVICE void keep(A* own) const {
+    const A n = counted > 0 ? A(counted) : A(1);
+    own[8] = A(counted);
+    LT_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      own[j] = shift[j] + sum[j] / n;
+      own[4 + j] = squares[j] - sum[j] * sum[j] / n;
+    }
+  }
+};
 
 // Threads at work where each keeps four channels of C': a multiple of the groups of four.
 LT_HOST_DEVICE int threads_by_fours(int channels) { return kThreads / (channels / 4) * (channels / 4); }
@@ -77,7 +144,7 @@ LT_HOST_DEVICE int threads_by_fours(int channels) { return kThreads / (channels 
 // and squares of its pixels.
 template <class T>
 LT_HOST_DEVICE void pointwise_thread(const UnitForward<T>& f, const Place& place, int edge, int first, int count,
-                                     const ForwardShared<accumulate_t<T>>& s, int thread) {
+                                     const ForwardShared<accumulate_t<T>, accumulate_t<T>>& s, int thread) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = f.tiles;
   const int fours = f.out_channels / 4, active = threads_by_fours(f.out_channels);
@@ -86,8 +153,7 @@ LT_HOST_DEVICE void pointwise_thread(const UnitForward<T>& f, const Place& place
   const bool begins = first == 0, ends = first + count == t.channels;
   const T* const w = f.pointwise + (int64_t{edge} * f.out_channels + o) * t.channels + first;
   T* const image = f.z[edge] + place.image * t.out_pixels() * f.out_channels + o;
-  A shift[4] = {}, sum[4] = {}, squares[4] = {};
-  int counted = 0;
+  OwnMoments<A> own;
   for (int group = thread / fours; group < t.pixels() / 4; group += active / fours) {
     Four<A> z[4] = {};
     if (!begins) {
@@ -116,25 +182,10 @@ LT_HOST_DEVICE void pointwise_thread(const UnitForward<T>& f, const Place& place
     for (int i = 0; i < 4; ++i) {
       if (!inside(t, place, row, column + i)) continue;
       store_four<T>(image + out_pixel(t, place, row, column + i) * f.out_channels, z[i]);
-      LT_UNROLL
-      for (int j = 0; j < 4; ++j) {
-        if (counted == 0) shift[j] = z[i].v[j];
-        const A distance = z[i].v[j] - shift[j];
-        sum[j] += distance;
-        squares[j] += distance * distance;
-      }
-      ++counted;
+      own.take(z[i]);
     }
   }
-  if (!ends) return;
-  A* const own = s.own + thread * kOwn;
-  const A n = counted > 0 ? A(counted) : A(1);
-  own[8] = A(counted);
-  LT_UNROLL
-  for (int j = 0; j < 4; ++j) {
-    own[j] = shift[j] + sum[j] / n;
-    own[4 + j] = squares[j] - sum[j] * sum[j] / n;
-  }
+  if (ends) own.keep(s.own + thread * kOwn);
 }
 
 // The moments of a tile from those of its threads, in three phases; thread (channel, part) takes every parts-th of the
@@ -151,8 +202,9 @@ LT_HOST_DEVICE void for_each_part(int channels, int thread, const F& f) {
   }
 }
 
-template <class T>
-LT_HOST_DEVICE void sum_moments_thread(const UnitForward<T>& f, const ForwardShared<accumulate_t<T>>& s, int thread) {
+template <class T, class O>
+LT_HOST_DEVICE void sum_moments_thread(const UnitForward<T, O>& f, const ForwardShared<accumulate_t<T>, O>& s,
+                                       int thread) {
   for_each_part(f.out_channels, thread, [&](int channel, int part, int first, int step, int end) {
     accumulate_t<T> sum = 0;
     for (int from = first; from < end; from += step) sum += s.own[from * kOwn + 8] * s.own[from * kOwn + channel % 4];
@@ -161,17 +213,17 @@ LT_HOST_DEVICE void sum_moments_thread(const UnitForward<T>& f, const ForwardSha
 }
 
 // The mean of a channel over the tile, once the sums of its parts are there.
-template <class T>
-LT_HOST_DEVICE accumulate_t<T> tile_mean(const UnitForward<T>& f, const Place& place,
-                                         const ForwardShared<accumulate_t<T>>& s, int channel) {
+template <class T, class O>
+LT_HOST_DEVICE accumulate_t<T> tile_mean(const UnitForward<T, O>& f, const Place& place,
+                                         const ForwardShared<accumulate_t<T>, O>& s, int channel) {
   accumulate_t<T> sum = 0;
   for (int part = 0; part < parts_of(f.out_channels); ++part) sum += s.sums[part * f.out_channels + channel];
   return sum / accumulate_t<T>(pixels_at(f.tiles, place));
 }
 
-template <class T>
-LT_HOST_DEVICE void square_moments_thread(const UnitForward<T>& f, const Place& place,
-                                          const ForwardShared<accumulate_t<T>>& s, int thread) {
+template <class T, class O>
+LT_HOST_DEVICE void square_moments_thread(const UnitForward<T, O>& f, const Place& place,
+                                          const ForwardShared<accumulate_t<T>, O>& s, int thread) {
   for_each_part(f.out_channels, thread, [&](int channel, int part, int first, int step, int end) {
     const accumulate_t<T> mean = tile_mean(f, place, s, channel);
     accumulate_t<T> squares = 0;
@@ -184,9 +236,9 @@ LT_HOST_DEVICE void square_moments_thread(const UnitForward<T>& f, const Place& 
   });
 }
 
-template <class T>
-LT_HOST_DEVICE void store_moments_thread(const UnitForward<T>& f, const Place& place, int64_t tile, int edge,
-                                         const ForwardShared<accumulate_t<T>>& s, int thread) {
+template <class T, class O>
+LT_HOST_DEVICE void store_moments_thread(const UnitForward<T, O>& f, const Place& place, int64_t tile, int edge,
+                                         const ForwardShared<accumulate_t<T>, O>& s, int thread) {
   accumulate_t<T>* const to = f.moments + (tile * f.edges + edge) * 2 * f.out_channels;
   for (int channel = thread; channel < f.out_channels; channel += kThreads) {
     accumulate_t<T> squares = 0;
@@ -253,7 +305,7 @@ LT_HOST_DEVICE void combine_store_thread(const CombineMoments<T>& m, int64_t blo
   m.total[m.columns + column] = accumulate_t<T>(combined_mean(m, thread, squares));
 }
 
-template <class T>
+template <class T, class O = accumulate_t<T>>
 struct UnitBackward {
   using A = accumulate_t<T>;
   DepthwiseTiles tiles;
@@ -275,10 +327,11 @@ struct UnitBackward {
   LT_HOST_DEVICE int source(int edge) const { return shared ? 0 : edge; }
   LT_HOST_DEVICE int groups() const { return (edges + edges_a_group - 1) / edges_a_group; }
   LT_HOST_DEVICE int64_t slots() const { return (count + tiles_a_block - 1) / tiles_a_block; }
-  // Slices of pixels for the pointwise gradient, a block of 4 × 4 numbers a thread.
+  // Slices of pixels for the pointwise gradient: a thread makes 4 × 4 numbers, on tensor cores a warp 16 × 16.
   LT_HOST_DEVICE int outer_slices() const {
-    const int items = out_channels / 4 * (tiles.chunk / 4);
-    return items < kThreads ? kThreads / items : 1;
+    constexpr int side = kOnTensorCores<T, O> ? 16 : 4, workers = kOnTensorCores<T, O> ? kWarps : kThreads;
+    const int items = (out_channels + side - 1) / side * ((tiles.chunk + side - 1) / side);
+    return items < workers ? workers / items : 1;
   }
   LT_HOST_DEVICE int outer_elements() const { return outer_slices() * out_channels * tiles.chunk; }
   LT_HOST_DEVICE int scratch_elements() const {
@@ -287,23 +340,26 @@ struct UnitBackward {
     return of_weights > of_sums ? of_weights : of_sums;
   }
   LT_HOST_DEVICE int shared_elements() const {
-    return tiles.in_elements() + tiles.du_elements() + (need_weights ? tiles.pixels() * tiles.chunk : 0) +
+    return tiles.in_elements() + tiles.du_elements() + (need_weights ? u_elements<T, O>(tiles) : 0) +
            (need_x ? tiles.own_elements() : 0) + scratch_elements();
   }
 };
 
-template <class A>
+template <class A, class O>
 struct BackwardShared {
-  A *a, *du, *u, *g, *correlated, *outer;
+  A *a, *du;
+  O* u;
+  A *g, *correlated, *outer;
 };
 
-template <class T>
-LT_HOST_DEVICE BackwardShared<accumulate_t<T>> backward_shared(const UnitBackward<T>& b, accumulate_t<T>* base) {
-  BackwardShared<accumulate_t<T>> s;
+template <class T, class O>
+LT_HOST_DEVICE BackwardShared<accumulate_t<T>, O> backward_shared(const UnitBackward<T, O>& b, accumulate_t<T>* base) {
+  BackwardShared<accumulate_t<T>, O> s;
   s.a = base;
   s.du = s.a + b.tiles.in_elements();
-  s.u = s.du + b.tiles.du_elements();
-  s.g = s.u + (b.need_weights ? b.tiles.pixels() * b.tiles.chunk : 0);
+  accumulate_t<T>* const u = s.du + b.tiles.du_elements();
+  s.u = reinterpret_cast<O*>(u);
+  s.g = u + (b.need_weights ? u_elements<T, O>(b.tiles) : 0);
   s.correlated = s.g + (b.need_x ? b.tiles.own_elements() : 0);
   s.outer = s.correlated + correlate_elements(b.tiles.window.kernel, b.tiles.chunk);
   return s;
@@ -374,9 +430,9 @@ LT_HOST_DEVICE void outer_thread(const UnitBackward<T>& b, const Place& place, i
 }
 
 // Phase: both weights' gradients of a tile from their slices, added to the block's share after its first tile.
-template <int K, class T>
-LT_HOST_DEVICE void weights_thread(const UnitBackward<T>& b, int64_t slot, int edge, int first, int count, bool add,
-                                   const BackwardShared<accumulate_t<T>>& s, int thread) {
+template <int K, class T, class O>
+LT_HOST_DEVICE void weights_thread(const UnitBackward<T, O>& b, int64_t slot, int edge, int first, int count, bool add,
+                                   const BackwardShared<accumulate_t<T>, O>& s, int thread) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = b.tiles;
   A* const to = b.weights + (slot * b.edges + edge) * (t.taps() + b.out_channels) * t.channels + first;
@@ -446,8 +502,8 @@ inline int edges_a_group(bool shared, int64_t edges, int64_t blocks) {
 // Channels of x that a block holds at a time, where it can not hold all.
 constexpr int64_t kChunk = 16;
 
-template <class T>
-void plan_launch(UnitForward<T>& f, const Window& window, int64_t channels, int64_t images, int64_t most) {
+template <class T, class O>
+void plan_launch(UnitForward<T, O>& f, const Window& window, int64_t channels, int64_t images, int64_t most) {
   // All channels at once, so that edges share what was read.
   f.tiles = choose_tiles(f, window, channels, channels, most);
   if (shared_bytes(f) > most) f.tiles = choose_tiles(f, window, channels, kChunk, most);
@@ -455,8 +511,8 @@ void plan_launch(UnitForward<T>& f, const Window& window, int64_t channels, int6
   f.edges_a_group = edges_a_group(f.shared, f.edges, f.count);
 }
 
-template <class T>
-void plan_launch(UnitBackward<T>& b, const Window& window, int64_t channels, int64_t images, int64_t most) {
+template <class T, class O>
+void plan_launch(UnitBackward<T, O>& b, const Window& window, int64_t channels, int64_t images, int64_t most) {
   b.tiles = choose_tiles(b, window, channels, kChunk, most);
   b.count = images * b.tiles.tiles_an_image();
   b.edges_a_group = edges_a_group(b.shared, b.edges, b.count * b.tiles.chunks());

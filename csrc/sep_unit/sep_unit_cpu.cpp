@@ -92,7 +92,7 @@ Outputs forward_of(const std::vector<Tensor>& x, const Tensor& depthwise, const 
 }
 
 Outputs forward_cpu(at::TensorList x, const Tensor& depthwise, const Tensor& pointwise, int64_t stride,
-                    int64_t dilation, const Optional& mean, const Optional& inv_std, bool) {
+                    int64_t dilation, const Optional& mean, const Optional& inv_std, bool, bool) {
   check(x, depthwise, pointwise, stride, dilation, mean, inv_std);
   const Plan plan = plan_of(x[0], depthwise, pointwise, stride, dilation);
   check_covered(plan);
@@ -187,7 +187,7 @@ Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& 
 
 Gradients backward_cpu(at::TensorList dz, at::TensorList x, const Tensor& depthwise, const Tensor& pointwise,
                        int64_t stride, int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch,
-                       bool need_x, bool need_weights) {
+                       bool, bool need_x, bool need_weights) {
   check(x, depthwise, pointwise, stride, dilation, mean, inv_std);
   const Plan plan = plan_of(x[0], depthwise, pointwise, stride, dilation);
   check_covered(plan);

@@ -4,6 +4,14 @@
 // the device's copy bandwidth; the halo of a tile and dz, once for each chunk of 16 channels, come from the last-level
 // cache. Multiply-adds as in sep_unit.h, but du is made on a tile's margin too: (8 + 4)(32 + 4) / (8 · 32) = 1.7 times
 // for a 5×5 kernel. Expected: arithmetic bounds it, not traffic; a third of the device's float32 rate.
+//
+// On tensor cores (sm_80 and later; bfloat16 and float16 always, float32 where TF32 is allowed) the float32 units keep
+// K² multiply-adds forward and 3 K² backward per edge and number, and lose C and (1.7 + 1) C: for a 5×5 kernel 25 of 41
+// and 75 of 118 are left where C = C' = 16, 25 of 89 and 75 of 248 where it is 64. A warp's fragments of 16 pixels × 16
+// channels by 16 cost a lane 8 loads and 2 instructions forward, 12 and 16 loads and 2 each backward (TF32: 16, 16 and
+// 16, and 4), beside 200 multiply-adds of the depthwise convolution. Expected: those of the depthwise passes bound it,
+// and the shared memory that feeds them, not the products; at best 1.6 times as fast as float32 where C = 16, 3.3 times
+// where C = 64.
 // Not yet timed on a device: compiled for it, and its bodies run on the host (python_tests/host_bodies).
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -14,8 +22,8 @@
 
 #include "../common/depthwise_launch.cuh"
 #include "../common/sum_rows.cuh"
-#include "sep_unit_body.h"
 #include "sep_unit_op.h"
+#include "sep_unit_warp.h"
 
 namespace lt::sep_unit {
 namespace {
@@ -28,12 +36,22 @@ __device__ A* shared() {
   return reinterpret_cast<A*>(bytes);
 }
 
+// What there is for an architecture: with tensor cores bfloat16 and float16 have no other way.
+template <class T, class O>
+__device__ constexpr bool built() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  return !kOnTensorCores<T, O>;
+#else
+  return kOnTensorCores<T, O> || sizeof(T) >= 4;
+#endif
+}
+
 // A block for each (tile, group of edges).
-template <class T, int K, int Shift>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ UnitForward<T> f) {
+template <class T, class O, int K, int Shift>
+__device__ void forward_block(const UnitForward<T, O>& f) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = f.tiles;
-  const ForwardShared<A> s = forward_shared(f, shared<A>());
+  const ForwardShared<A, O> s = forward_shared(f, shared<A>());
   const int64_t tile = blockIdx.x;
   const Place place = place_of(t, tile);
   const int begin = blockIdx.y * f.edges_a_group, end = min(f.edges, begin + f.edges_a_group);
@@ -46,15 +64,27 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant
       __syncthreads();
       between_thread<K, Shift>(t, f.depthwise, edge, first, count, s.a, threadIdx.x, s.u);
       __syncthreads();
-      pointwise_thread(f, place, edge, first, count, s, threadIdx.x);
+      if constexpr (kOnTensorCores<T, O>)
+        pointwise_warp(f, edge, first, count, s, threadIdx.x);
+      else
+        pointwise_thread(f, place, edge, first, count, s, threadIdx.x);
     }
     __syncthreads();
+    if constexpr (kOnTensorCores<T, O>) {
+      store_z_thread(f, place, edge, s, threadIdx.x);
+      __syncthreads();
+    }
     sum_moments_thread(f, s, threadIdx.x);
     __syncthreads();
     square_moments_thread(f, place, s, threadIdx.x);
     __syncthreads();
     store_moments_thread(f, place, tile, edge, s, threadIdx.x);
   }
+}
+
+template <class T, class O, int K, int Shift>
+__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ UnitForward<T, O> f) {
+  if constexpr (built<T, O>()) forward_block<T, O, K, Shift>(f);
 }
 
 template <class T>
@@ -68,11 +98,11 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(const CombineMoments<
 }
 
 // A block for each (slot of tiles, group of edges, chunk of channels).
-template <class T, int K, int Shift>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ UnitBackward<T> b) {
+template <class T, class O, int K, int Shift>
+__device__ void backward_block(const UnitBackward<T, O>& b) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = b.tiles;
-  const BackwardShared<A> s = backward_shared(b, shared<A>());
+  const BackwardShared<A, O> s = backward_shared(b, shared<A>());
   const int64_t slot = blockIdx.x, group = blockIdx.y;
   const int first = blockIdx.z * t.chunk, count = t.chunk_channels(first);
   const int begin = blockIdx.y * b.edges_a_group, end = min(b.edges, begin + b.edges_a_group);
@@ -86,13 +116,19 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constan
                 b.mean ? b.inv_std + own : nullptr, true, threadIdx.x, s.a);
     for (int edge = begin; edge < end; ++edge) {
       __syncthreads();
-      through_pointwise_thread(b, place, edge, first, count, threadIdx.x, s.du);
+      if constexpr (kOnTensorCores<T, O>)
+        through_pointwise_warp(b, place, edge, first, count, threadIdx.x, s.du);
+      else
+        through_pointwise_thread(b, place, edge, first, count, threadIdx.x, s.du);
       if (b.need_weights) between_thread<K, Shift>(t, b.depthwise, edge, first, count, s.a, threadIdx.x, s.u);
       __syncthreads();
       if (b.need_weights) {
         correlate_thread<K, Shift>(over_tile(t, count), s.a, s.du + (t.before() * t.du_pitch() + t.before()) * count,
                                    t.du_pitch(), threadIdx.x, s.correlated);
-        outer_thread(b, place, edge, count, s.u, threadIdx.x, s.outer);
+        if constexpr (kOnTensorCores<T, O>)
+          outer_warp(b, place, edge, count, s.u, threadIdx.x, s.outer);
+        else
+          outer_thread(b, place, edge, count, s.u, threadIdx.x, s.outer);
       }
       if (b.need_x)
         gather_thread<K>(t, s.du, count, b.depthwise + int64_t{edge} * t.taps() * t.channels + first, edge > begin,
@@ -112,6 +148,11 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constan
     mask_sums_thread(sums, count, t.channels, add, threadIdx.x,
                      b.sums + (slot * b.groups() + group) * 2 * t.channels + first);
   }
+}
+
+template <class T, class O, int K, int Shift>
+__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ UnitBackward<T, O> b) {
+  if constexpr (built<T, O>()) backward_block<T, O, K, Shift>(b);
 }
 
 template <class T>
@@ -156,14 +197,31 @@ const T* elements(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
 
-template <class T>
+// Whether what this device runs was built for tensor cores: it may be older code than the device.
+bool on_tensor_cores() {
+  cudaFuncAttributes found;
+  C10_CUDA_CHECK(cudaFuncGetAttributes(&found, combine_kernel<float>));
+  return found.ptxVersion >= 80;
+}
+
+// f(O{}) with O the type in which the products take their factors.
+template <class T, class F>
+void with_factors(bool tf32, const F& f) {
+  constexpr bool wide = std::is_same_v<T, float>;
+  if constexpr (!std::is_same_v<T, double>) {
+    if ((tf32 || !wide) && on_tensor_cores()) return f(std::conditional_t<wide, tensor_core::Tf32, T>{});
+  }
+  f(accumulate_t<T>{});
+}
+
+template <class T, class O>
 Outputs forward_of(const std::vector<Tensor>& x, const Tensor& depthwise, const Tensor& pointwise, const Window& window,
                    const Tensor& mean, const Tensor& inv_std) {
   using A = accumulate_t<T>;
   const auto stream = c10::cuda::getCurrentCUDAStream();
   const int64_t images = x[0].size(0), edges = edges_of(depthwise, pointwise);
   const auto table = x[0].options().dtype(c10::CppTypeToScalarType<A>::value);
-  UnitForward<T> f{};
+  UnitForward<T, O> f{};
   f.out_channels = static_cast<int>(pointwise.size(0) / edges);
   f.edges = static_cast<int>(edges);
   f.shared = x.size() == 1;
@@ -186,7 +244,7 @@ Outputs forward_of(const std::vector<Tensor>& x, const Tensor& depthwise, const 
   f.moments = moments.mutable_data_ptr<A>();
   const dim3 grid(f.count, f.groups());
   with_kernel<T>(window, [&](auto kernel, auto shift) {
-    const auto launched = forward_kernel<T, decltype(kernel)::value, decltype(shift)::value>;
+    const auto launched = forward_kernel<T, O, decltype(kernel)::value, decltype(shift)::value>;
     allow_shared(launched, shared_bytes(f));
     launched<<<grid, kThreads, shared_bytes(f), stream>>>(f);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -199,20 +257,23 @@ Outputs forward_of(const std::vector<Tensor>& x, const Tensor& depthwise, const 
 }
 
 Outputs forward_cuda(at::TensorList x, const Tensor& depthwise, const Tensor& pointwise, int64_t stride,
-                     int64_t dilation, const Optional& mean, const Optional& inv_std, bool) {
+                     int64_t dilation, const Optional& mean, const Optional& inv_std, bool, bool tf32) {
   check(x, depthwise, pointwise, stride, dilation, mean, inv_std);
   check_covered(x[0], depthwise, pointwise);
   const c10::cuda::CUDAGuard guard(x[0].device());
   Outputs outputs;
   with_element_type(x[0].scalar_type(), "x", [&](auto element) {
-    outputs =
-        forward_of<decltype(element)>(images_of(x), depthwise, pointwise, window_of(x[0], depthwise, stride, dilation),
-                                      table_of(mean), table_of(inv_std));
+    using T = decltype(element);
+    with_factors<T>(tf32, [&](auto factor) {
+      outputs = forward_of<T, decltype(factor)>(images_of(x), depthwise, pointwise,
+                                                window_of(x[0], depthwise, stride, dilation), table_of(mean),
+                                                table_of(inv_std));
+    });
   });
   return outputs;
 }
 
-template <class T>
+template <class T, class O>
 Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& x, const Tensor& depthwise,
                       const Tensor& pointwise, const Window& window, const Tensor& mean, const Tensor& inv_std,
                       bool batch, bool need_x, bool need_weights) {
@@ -221,7 +282,7 @@ Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& 
   const int64_t images = x[0].size(0), C = x[0].size(1), edges = edges_of(depthwise, pointwise);
   const auto options = x[0].options(), table = options.dtype(c10::CppTypeToScalarType<A>::value);
   const Tensor taps = taps_first(depthwise, x[0]), mixing = on_fours(pointwise.contiguous());
-  UnitBackward<T> b{};
+  UnitBackward<T, O> b{};
   b.out_channels = static_cast<int>(pointwise.size(0) / edges);
   b.edges = static_cast<int>(edges);
   b.shared = x.size() == 1;
@@ -251,7 +312,7 @@ Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& 
   b.sums = sums.mutable_data_ptr<A>();
   const dim3 grid(b.slots(), b.groups(), b.tiles.chunks());
   with_kernel<T>(window, [&](auto kernel, auto shift) {
-    const auto launched = backward_kernel<T, decltype(kernel)::value, decltype(shift)::value>;
+    const auto launched = backward_kernel<T, O, decltype(kernel)::value, decltype(shift)::value>;
     allow_shared(launched, shared_bytes(b));
     launched<<<grid, kThreads, shared_bytes(b), stream>>>(b);
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -289,7 +350,7 @@ Gradients backward_of(const std::vector<Tensor>& dz, const std::vector<Tensor>& 
 
 Gradients backward_cuda(at::TensorList dz, at::TensorList x, const Tensor& depthwise, const Tensor& pointwise,
                         int64_t stride, int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch,
-                        bool need_x, bool need_weights) {
+                        bool tf32, bool need_x, bool need_weights) {
   check(x, depthwise, pointwise, stride, dilation, mean, inv_std);
   check_covered(x[0], depthwise, pointwise);
   const Window window = window_of(x[0], depthwise, stride, dilation);
@@ -297,8 +358,11 @@ Gradients backward_cuda(at::TensorList dz, at::TensorList x, const Tensor& depth
   const c10::cuda::CUDAGuard guard(x[0].device());
   Gradients gradients;
   with_element_type(x[0].scalar_type(), "x", [&](auto element) {
-    gradients = backward_of<decltype(element)>(images_of(dz), images_of(x), depthwise, pointwise, window,
-                                               table_of(mean), table_of(inv_std), batch, need_x, need_weights);
+    using T = decltype(element);
+    with_factors<T>(tf32, [&](auto factor) {
+      gradients = backward_of<T, decltype(factor)>(images_of(dz), images_of(x), depthwise, pointwise, window,
+                                                   table_of(mean), table_of(inv_std), batch, need_x, need_weights);
+    });
   });
   return gradients;
 }

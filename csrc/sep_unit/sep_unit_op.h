@@ -73,24 +73,26 @@ inline void check_dz(at::TensorList dz, const at::Tensor& x, const at::Tensor& d
                       " of ", x.scalar_type(), " on ", x.device());
 }
 
-// Calls through the dispatcher, so that every key above (autograd, tracing) sees them.
+// Calls through the dispatcher, so that every key above (autograd, tracing) sees them. tf32: CUDA may round the factors
+// of float32 products to 10 bits; an argument, so that backward takes the choice of its forward pass.
 inline Outputs call(at::TensorList x, const at::Tensor& depthwise, const at::Tensor& pointwise, int64_t stride,
-                    int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch) {
+                    int64_t dilation, const Optional& mean, const Optional& inv_std, bool batch, bool tf32) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("lt_nas_ext::sep_unit", "")
                              .typed<Outputs(at::TensorList, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
-                                            const Optional&, const Optional&, bool)>();
-  return op.call(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch);
+                                            const Optional&, const Optional&, bool, bool)>();
+  return op.call(x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, tf32);
 }
 
 inline Gradients call_backward(at::TensorList dz, at::TensorList x, const at::Tensor& depthwise,
                                const at::Tensor& pointwise, int64_t stride, int64_t dilation, const Optional& mean,
-                               const Optional& inv_std, bool batch, bool need_x, bool need_weights) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("lt_nas_ext::sep_unit_backward", "")
-                             .typed<Gradients(at::TensorList, at::TensorList, const at::Tensor&, const at::Tensor&,
-                                              int64_t, int64_t, const Optional&, const Optional&, bool, bool, bool)>();
-  return op.call(dz, x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, need_x, need_weights);
+                               const Optional& inv_std, bool batch, bool tf32, bool need_x, bool need_weights) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("lt_nas_ext::sep_unit_backward", "")
+          .typed<Gradients(at::TensorList, at::TensorList, const at::Tensor&, const at::Tensor&, int64_t, int64_t,
+                           const Optional&, const Optional&, bool, bool, bool, bool)>();
+  return op.call(dz, x, depthwise, pointwise, stride, dilation, mean, inv_std, batch, tf32, need_x, need_weights);
 }
 
 }  // namespace lt::sep_unit

@@ -167,6 +167,12 @@ def lowered(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(one if one.dtype == torch.float64 else one.to(wanted) for one in tensors)
 
 
+@torch.compiler.assume_constant_result  # torch.compile traces again where the precision has changed
+def tf32_allowed() -> bool:
+    """Whether float32 products on CUDA may round their factors to 10 bits, here and now."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
 @torch.compiler.assume_constant_result  # torch.compile then warns while it traces, and traces no warning
 def _cuda_kernels() -> bool:
     """Whether the build has CUDA kernels; where it has none, that is told once."""

@@ -64,6 +64,11 @@ def sep_unit(
     gradients and dx in one visit more. Images are (N, C, H, W), taken as channels_last, padded so that only the stride
     shrinks them. Differentiable any number of times. Deterministic to the bit.
 
+    On CUDA the factors of the products with `pointwise`, what is between the two convolutions among them, come in the
+    type of `x`; sums are float32 (float64 in float64). Where float32 products may be taken in TF32
+    (`torch.set_float32_matmul_precision("high")`) when the unit is called, its float32 factors are rounded to 10 bits,
+    forward and backward.
+
     Args:
         x: one tensor (N, C, H, W) that all edges share, or a sequence of E, one an edge.
         depthwise: (E · C, 1, K, K), edge by edge, K one of 1, 3, 5, 7.
@@ -98,7 +103,8 @@ def sep_unit(
     if moments is not None:
         wide = moments.to(torch.promote_types(inputs[0].dtype, torch.float32))
         mean, inv_std = wide[0], (wide[1] + eps).rsqrt()
-    z, own = torch.ops.lt_nas_ext.sep_unit(inputs, taps, mixing, stride, dilation, mean, inv_std, batch)
+    tf32 = _kernels.tf32_allowed()
+    z, own = torch.ops.lt_nas_ext.sep_unit(inputs, taps, mixing, stride, dilation, mean, inv_std, batch, tf32)
     return z, own
 
 
@@ -172,6 +178,7 @@ if _kernels.status().active:
         mean: torch.Tensor | None,
         inv_std: torch.Tensor | None,
         batch: bool,
+        tf32: bool,
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         images, _, height, width = x[0].shape
         edges = depthwise.shape[0] // pointwise.shape[1]
@@ -191,6 +198,7 @@ if _kernels.status().active:
         mean: torch.Tensor | None,
         inv_std: torch.Tensor | None,
         batch: bool,
+        tf32: bool,
         need_x: bool,
         need_weights: bool,
     ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 // Runs the bodies of the CUDA kernels of sep_unit on the host: block by block, phase by phase, thread by thread. Built
 // and called by test_ops_sep_unit_bodies.py through ctypes.
-#include "../../csrc/sep_unit/sep_unit_body.h"
+#include "../../csrc/sep_unit/sep_unit_warp.h"
 #include "phases.h"
 
 namespace {
@@ -18,14 +18,14 @@ struct Sizes {
   Window window() const { return {height, width, kernel, stride, dilation}; }
 };
 
-template <class T, int K, int Shift>
-void forward_blocks(const UnitForward<T>& f) {
+template <class T, class O, int K, int Shift>
+void forward_blocks(const UnitForward<T, O>& f) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = f.tiles;
   for (int64_t tile = 0; tile < f.count; ++tile)
     for (int group = 0; group < f.groups(); ++group) {
       auto memory = poisoned<A>(f.shared_elements());
-      const ForwardShared<A> s = forward_shared(f, memory.data());
+      const ForwardShared<A, O> s = forward_shared(f, memory.data());
       const Place place = place_of(t, tile);
       const int begin = group * f.edges_a_group, end = std::min(f.edges, begin + f.edges_a_group);
       for (int edge = begin; edge < end; ++edge) {
@@ -37,8 +37,14 @@ void forward_blocks(const UnitForward<T>& f) {
                           f.mean ? f.inv_std + own : nullptr, true, thread, s.a);
             });
           phase([&](int thread) { between_thread<K, Shift>(t, f.depthwise, edge, first, count, s.a, thread, s.u); });
-          phase([&](int thread) { pointwise_thread(f, place, edge, first, count, s, thread); });
+          phase([&](int thread) {
+            if constexpr (kOnTensorCores<T, O>)
+              pointwise_warp(f, edge, first, count, s, thread);
+            else
+              pointwise_thread(f, place, edge, first, count, s, thread);
+          });
         }
+        if constexpr (kOnTensorCores<T, O>) phase([&](int thread) { store_z_thread(f, place, edge, s, thread); });
         phase([&](int thread) { sum_moments_thread(f, s, thread); });
         phase([&](int thread) { square_moments_thread(f, place, s, thread); });
         phase([&](int thread) { store_moments_thread(f, place, tile, edge, s, thread); });
@@ -46,11 +52,11 @@ void forward_blocks(const UnitForward<T>& f) {
     }
 }
 
-template <class T>
+template <class T, class O>
 void run_forward(const Sizes& n, const T* const* x, const accumulate_t<T>* mean, const accumulate_t<T>* inv_std,
                  const T* depthwise, const T* pointwise, T* const* z, accumulate_t<T>* total) {
   using A = accumulate_t<T>;
-  UnitForward<T> f{};
+  UnitForward<T, O> f{};
   f.out_channels = static_cast<int>(n.out_channels);
   f.edges = static_cast<int>(n.edges);
   f.shared = n.shared;
@@ -64,7 +70,7 @@ void run_forward(const Sizes& n, const T* const* x, const accumulate_t<T>* mean,
   auto moments = poisoned<A>(f.count * n.edges * 2 * n.out_channels);
   f.moments = moments.data();
   with_kernel<T>(n.window(), [&](auto kernel, auto shift) {
-    forward_blocks<T, decltype(kernel)::value, decltype(shift)::value>(f);
+    forward_blocks<T, O, decltype(kernel)::value, decltype(shift)::value>(f);
   });
   const CombineMoments<T> m{f.tiles, f.count, n.edges * n.out_channels, f.out_channels, f.moments, total};
   for (int64_t block = 0; block < sum_rows_blocks(m.columns); ++block) {
@@ -75,12 +81,12 @@ void run_forward(const Sizes& n, const T* const* x, const accumulate_t<T>* mean,
   }
 }
 
-template <class T, int K, int Shift>
-void backward_blocks(const UnitBackward<T>& b, int64_t slot, int group, int first) {
+template <class T, class O, int K, int Shift>
+void backward_blocks(const UnitBackward<T, O>& b, int64_t slot, int group, int first) {
   using A = accumulate_t<T>;
   const DepthwiseTiles& t = b.tiles;
   auto memory = poisoned<A>(b.shared_elements());
-  const BackwardShared<A> s = backward_shared(b, memory.data());
+  const BackwardShared<A, O> s = backward_shared(b, memory.data());
   const int count = t.chunk_channels(first);
   const int begin = group * b.edges_a_group, end = std::min(b.edges, begin + b.edges_a_group);
   const int own = b.source(begin) * t.channels;
@@ -94,14 +100,20 @@ void backward_blocks(const UnitBackward<T>& b, int64_t slot, int group, int firs
     });
     for (int edge = begin; edge < end; ++edge) {
       phase([&](int thread) {
-        through_pointwise_thread(b, place, edge, first, count, thread, s.du);
+        if constexpr (kOnTensorCores<T, O>)
+          through_pointwise_warp(b, place, edge, first, count, thread, s.du);
+        else
+          through_pointwise_thread(b, place, edge, first, count, thread, s.du);
         if (b.need_weights) between_thread<K, Shift>(t, b.depthwise, edge, first, count, s.a, thread, s.u);
       });
       phase([&](int thread) {
         if (b.need_weights) {
           correlate_thread<K, Shift>(over_tile(t, count), s.a, s.du + (t.before() * t.du_pitch() + t.before()) * count,
                                      t.du_pitch(), thread, s.correlated);
-          outer_thread(b, place, edge, count, s.u, thread, s.outer);
+          if constexpr (kOnTensorCores<T, O>)
+            outer_warp(b, place, edge, count, s.u, thread, s.outer);
+          else
+            outer_thread(b, place, edge, count, s.u, thread, s.outer);
         }
         if (b.need_x)
           gather_thread<K>(t, s.du, count, b.depthwise + int64_t{edge} * t.taps() * t.channels + first, edge > begin,
@@ -127,12 +139,12 @@ void backward_blocks(const UnitBackward<T>& b, int64_t slot, int group, int firs
   }
 }
 
-template <class T>
+template <class T, class O>
 void run_backward(const Sizes& n, const T* const* dz, const T* const* x, const accumulate_t<T>* mean,
                   const accumulate_t<T>* inv_std, const T* depthwise, const T* pointwise, bool batch, T* const* dx,
                   accumulate_t<T>* weights, int tiles_a_block) {
   using A = accumulate_t<T>;
-  UnitBackward<T> b{};
+  UnitBackward<T, O> b{};
   b.out_channels = static_cast<int>(n.out_channels);
   b.edges = static_cast<int>(n.edges);
   b.shared = n.shared;
@@ -162,7 +174,7 @@ void run_backward(const Sizes& n, const T* const* dz, const T* const* x, const a
     for (int64_t slot = 0; slot < b.slots(); ++slot)
       for (int group = 0; group < b.groups(); ++group)
         for (int first = 0; first < b.tiles.channels; first += b.tiles.chunk)
-          backward_blocks<T, decltype(kernel)::value, decltype(shift)::value>(b, slot, group, first);
+          backward_blocks<T, O, decltype(kernel)::value, decltype(shift)::value>(b, slot, group, first);
   });
   auto total = poisoned<A>(inputs * 2 * n.channels);
   if (b.need_sums) sum_rows(b.sums, b.slots() * b.groups() / inputs, inputs * 2 * n.channels, total.data());
@@ -187,18 +199,22 @@ void run_backward(const Sizes& n, const T* const* dz, const T* const* x, const a
 
 }  // namespace
 
-#define LT_HOST_RUN(name, T)                                                                                          \
+// O: in what type the products take their factors.
+#define LT_HOST_RUN(name, T, O)                                                                                       \
   extern "C" void forward_##name(const Sizes* n, const T* const* x, const accumulate_t<T>* mean,                      \
                                  const accumulate_t<T>* inv_std, const T* depthwise, const T* pointwise, T* const* z, \
                                  accumulate_t<T>* total) {                                                            \
-    run_forward<T>(*n, x, mean, inv_std, depthwise, pointwise, z, total);                                             \
+    run_forward<T, O>(*n, x, mean, inv_std, depthwise, pointwise, z, total);                                          \
   }                                                                                                                   \
   extern "C" void backward_##name(const Sizes* n, const T* const* dz, const T* const* x, const accumulate_t<T>* mean, \
                                   const accumulate_t<T>* inv_std, const T* depthwise, const T* pointwise, bool batch, \
                                   T* const* dx, accumulate_t<T>* weights, int tiles_a_block) {                        \
-    run_backward<T>(*n, dz, x, mean, inv_std, depthwise, pointwise, batch, dx, weights, tiles_a_block);               \
+    run_backward<T, O>(*n, dz, x, mean, inv_std, depthwise, pointwise, batch, dx, weights, tiles_a_block);            \
   }
-LT_HOST_RUN(float, float)
-LT_HOST_RUN(double, double)
-LT_HOST_RUN(bfloat16, BFloat16)
-LT_HOST_RUN(half, Half)
+LT_HOST_RUN(float, float, float)
+LT_HOST_RUN(double, double, double)
+LT_HOST_RUN(bfloat16, BFloat16, float)
+LT_HOST_RUN(half, Half, float)
+LT_HOST_RUN(float_on_tensor_cores, float, tensor_core::Tf32)
+LT_HOST_RUN(bfloat16_on_tensor_cores, BFloat16, BFloat16)
+LT_HOST_RUN(half_on_tensor_cores, Half, Half)
