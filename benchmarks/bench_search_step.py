@@ -7,8 +7,9 @@ fresh process each, what it holds in memory and how soon its first step is done;
 time of ours goes. Last the pure PyTorch supernet under torch.compile, which is ended after LT_NAS_EXT_COMPILE_LIMIT
 seconds (300; 0 leaves it out).
 
-On CUDA ours also runs recorded (`engine.capture`), torch.compile with graphs too, and the share of a step's time is
-told in which the device computes.
+On CUDA ours also runs recorded (`engine.capture`), in TF32 and bfloat16 too (the vendor's float32 convolutions take
+TF32 everywhere, as PyTorch has it), torch.compile with graphs too, and the share of a step's time is told in which the
+device computes.
 
 At batch 32 every way runs at one and at all threads of a CPU and its faster one counts; at 64 only channels_last does.
 """
@@ -28,7 +29,9 @@ from harness import Comparison, Harness, Run, Variant
 
 import lt_nas_ext as lt
 from lt_nas_ext.engine.capture import Captured, recorder_for
+from lt_nas_ext.engine.device import autocast
 from lt_nas_ext.engine.optimisers import device_options
+from lt_nas_ext.methods.settings import Precision
 
 Wrap = Callable[..., object] | None
 COMPILE_LIMIT = int(os.environ.get("LT_NAS_EXT_COMPILE_LIMIT", "300"))
@@ -52,6 +55,7 @@ def step(
     wrap: Wrap = None,
     recompute: bool = False,
     freeze: bool = True,
+    precision: Precision = "float32",
 ) -> Run:
     """A closure that takes one whole step and returns the loss. freeze: only what is trained requires gradients."""
     torch.manual_seed(0)
@@ -77,7 +81,8 @@ def step(
 
     def run() -> torch.Tensor:
         net.zero_grad()
-        loss = torch.nn.functional.cross_entropy(forward(images), labels)
+        with autocast(device, precision):
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
         loss.backward()
         if part == "w":
             torch.nn.utils.clip_grad_norm_(trained, 5.0)
@@ -87,13 +92,13 @@ def step(
     return run
 
 
-def ours(case: Case, part: str, device: torch.device, recompute: bool = False) -> Run:
-    return step(case, part, device, torch.channels_last, lt.space.FusedCell, recompute=recompute)
+def ours(case: Case, part: str, device: torch.device, recompute: bool = False, precision: Precision = "float32") -> Run:
+    return step(case, part, device, torch.channels_last, lt.space.FusedCell, recompute=recompute, precision=precision)
 
 
-def captured(case: Case, part: str, device: torch.device) -> Run:
+def captured(case: Case, part: str, device: torch.device, precision: Precision = "float32") -> Run:
     """Ours, recorded once and replayed."""
-    run = Captured(ours(case, part, device), recorder_for(device), f"the {part} step")
+    run = Captured(ours(case, part, device, precision=precision), recorder_for(device), f"the {part} step")
     for _ in range(5):  # warm, recorded, replayed
         run()
     if run.reason is not None:
@@ -108,9 +113,10 @@ def eager(
     layout: torch.memory_format,
     wrap: Wrap = None,
     freeze: bool = True,
+    precision: Precision = "float32",
 ) -> Run:
     """The per-edge supernet in pure PyTorch."""
-    run = step(case, part, device, layout, lt.space.PerEdgeCell, wrap, freeze=freeze)
+    run = step(case, part, device, layout, lt.space.PerEdgeCell, wrap, freeze=freeze, precision=precision)
 
     def on_the_twins() -> object:
         with lt.ops.eager():
@@ -131,7 +137,13 @@ UNFROZEN: dict[str, Callable[..., Run]] = {
     "as shipped, w too": partial(eager, layout=torch.contiguous_format, freeze=False),
 }
 
-ON_CUDA: dict[str, Callable[..., Run]] = {"ours, captured": captured, **WAYS}
+ON_CUDA: dict[str, Callable[..., Run]] = {
+    "ours, captured": captured,
+    "ours, captured, tf32": partial(captured, precision="tf32"),
+    "ours, captured, bf16": partial(captured, precision="bf16"),
+    **WAYS,
+    "channels_last, bf16": partial(eager, layout=torch.channels_last, precision="bf16"),
+}
 
 
 def _compiled(

@@ -40,7 +40,8 @@ def barlow_twins_loss(device: torch.device) -> None:
 
 def sep_unit(device: torch.device) -> None:
     for size, channels, stride, dilation in [((9, 35), 20, 1, 2), ((7, 5), 8, 2, 1), ((16, 16), 64, 1, 1)]:
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype, products in [(torch.float32, "highest"), (torch.float32, "high"), (torch.bfloat16, "highest")]:
+            torch.set_float32_matmul_precision(products)  # high: TF32
             images = torch.randn(3, channels, *size, device=device, dtype=dtype)
             x = images.contiguous(memory_format=torch.channels_last).requires_grad_()
             depthwise = torch.randn(3 * channels, 1, 5, 5, device=device, dtype=dtype, requires_grad=True)
