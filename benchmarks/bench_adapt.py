@@ -15,8 +15,8 @@ from functools import partial
 
 import torch
 from harness import Harness, Run, Timing, Variant
+from noise import noise
 
-from lt_nas_ext.data import Dataset, ImageSet
 from lt_nas_ext.engine import run_adapt, run_search
 from lt_nas_ext.methods import AdaptSettings, preset
 from lt_nas_ext.space import Supernet
@@ -48,23 +48,12 @@ class Silent:
     def close(self) -> None: ...
 
 
-def target(case: Case) -> Dataset:
-    """Noise of ten classes: nobody looks at what is learnt."""
-    draws = torch.Generator().manual_seed(0)
-
-    def images(count: int, name: str) -> ImageSet:
-        pixels = torch.randint(0, 256, (count, 3, case.size, case.size), generator=draws, dtype=torch.uint8)
-        return ImageSet(pixels, torch.arange(count) % 10, tuple(f"{name}/{i}" for i in range(count)))
-
-    return Dataset("noise", images(case.images, "train"), images(10, "test"), tuple(map(str, range(10))))
-
-
 def search(case: Case, device: torch.device) -> Run:
     settings = replace(
         preset("darts"), epochs=case.epochs, batch_size=case.batch, channels=case.channels, layers=case.layers,
         device=str(device), alpha_lr=1.0,
     )  # fmt: skip
-    data = target(case)
+    data = noise(case.images, case.size)
     return lambda: run_search(data, settings, progress=Silent())
 
 
@@ -74,7 +63,7 @@ def adaptation(case: Case, device: torch.device, augment: str, subnets: int) -> 
     settings = AdaptSettings(
         epochs=case.epochs, batch_size=case.batch, augment=augment, subnets=subnets, device=str(device)
     )
-    data = target(case)
+    data = noise(case.images, case.size)
     return lambda: run_adapt(supernet, data, settings, progress=Silent())
 
 

@@ -18,9 +18,10 @@ from unittest import mock
 
 import torch
 from harness import Comparison, Harness, OthersWatch, Timing
+from noise import noise
 from torch import nn
 
-from lt_nas_ext.data import Dataset, ImageSet, split
+from lt_nas_ext.data import split
 from lt_nas_ext.engine.capture import recorder_for
 from lt_nas_ext.engine.device import place
 from lt_nas_ext.engine.method_losses import MethodLosses
@@ -90,7 +91,7 @@ class Search:
     def __init__(self, case: Case, device: torch.device, recorded: bool) -> None:
         torch.manual_seed(0)
         settings = replace(preset("paper-ssf"), channels=case.channels, layers=case.layers, batch_size=case.batch)
-        data = noise(case)
+        data = noise(case.images, case.size)
         method = method_class(settings.method)(settings, Problem(10, data.image_shape, tuple(data.counts)))
         networks = place(method.build(), device).train()
         self.device, self.at = device, method.at(settings.epochs // 2)
@@ -116,17 +117,6 @@ class Search:
             self.steps.weight(weights.batch)
         synchronise(self.device)
         return time.perf_counter() - began
-
-
-def noise(case: Case) -> Dataset:
-    """Nobody looks at what is learnt."""
-    draws = torch.Generator().manual_seed(0)
-
-    def images(count: int, name: str) -> ImageSet:
-        pixels = torch.randint(0, 256, (count, 3, case.size, case.size), generator=draws, dtype=torch.uint8)
-        return ImageSet(pixels, torch.arange(count) % 10, tuple(f"{name}/{i}" for i in range(count)))
-
-    return Dataset("noise", images(case.images, "train"), images(10, "test"), tuple(map(str, range(10))))
 
 
 def measure(bench: Harness, case: Case, most: int | None) -> Comparison:
